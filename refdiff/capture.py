@@ -1,0 +1,137 @@
+"""What every capture shares, whatever library holds the UNet: settings, picture size, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from typing import Literal, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+from .attention import MODES, AttentionRecorder, Box, Grid, Mode, TokenMaps, guide
+from .noise import Schedule, official_calls, one_call
+
+
+class Capture(Protocol):
+    """A picture and a text in, the maps of the text's tokens out."""
+
+    def __call__(self, image: Image.Image, prompt: str) -> TokenMaps: ...
+
+
+@dataclass(frozen=True)
+class CaptureSettings:
+    """How a picture is shown to the UNet, and which of its attention is read."""
+
+    timestep: int = 100  # t, in the model's training timesteps (0..999)
+    seed: int = 0  # of the noise epsilon
+    size: float = 1.0  # side of the square that has the picture's area, in native sides
+    grids: int | tuple[int, ...] = 2  # how many from the coarsest on, or which (0 = coarsest)
+    mode: Mode = "probabilities"  # a = softmax(Q K^T / sqrt(d)), its logarithm, or the logits
+    guidance: float | None = None  # w of w * (cond - uncond) + uncond; logits only
+    schedule: Literal["one", "official"] = "one"  # one call at t, or the authors' two DDIM steps
+    pad: bool = False  # a centred black square instead of the picture's own aspect
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode is {self.mode!r}; choose one of {', '.join(MODES)}.")
+        if self.guidance is not None and self.mode != "logits":
+            raise ValueError(f"guidance combines logits, not {self.mode}; set mode='logits'.")
+        if self.schedule not in ("one", "official"):
+            raise ValueError(f"schedule is {self.schedule!r}; choose 'one' or 'official'.")
+        if not 0 < self.size <= 16:
+            raise ValueError(f"size is {self.size}; give native sides, above 0 and at most 16.")
+        if not self.grids or (isinstance(self.grids, int) and self.grids < 0):
+            raise ValueError(f"grids is {self.grids!r}; give how many (>= 1) or which (0, 1, ...).")
+
+    @classmethod
+    def official(cls) -> CaptureSettings:
+        """The authors' code: second coarsest grid, guided logits, two DDIM steps, 2x native."""
+        return cls(size=2.0, grids=(1,), mode="logits", guidance=9.0, schedule="official", pad=True)
+
+    def plan(self, train_timesteps: int) -> Schedule:
+        """The noise level and the UNet calls for a model with that many timesteps."""
+        if self.schedule == "official":
+            return official_calls(train_timesteps)
+        if not 0 <= self.timestep < train_timesteps:
+            raise ValueError(
+                f"timestep is {self.timestep}; the model knows 0 to {train_timesteps - 1}."
+            )
+        return one_call(self.timestep)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPicture:
+    """A picture as the UNet will see it; made once, read with any number of prompts.
+
+    latent: [1, C, h, w] float32 on the CPU, scaled, without noise. size: (height, width) of the
+    picture. content: the part of the latent that shows it, as in TokenMaps.
+    """
+
+    latent: Tensor
+    size: tuple[int, int]
+    content: Box | None = None
+
+
+def working_size(size: Grid, native: int, multiple: int) -> Grid:
+    """The (height, width) nearest to a picture's own aspect with the area of native x native.
+
+    Sides are whole multiples and at least one of them; a picture too long for that keeps the
+    area and loses aspect.
+    """
+    height, width = size
+    longest = native * native / multiple
+    fitted = [min(native * sqrt(ratio), longest) for ratio in (height / width, width / height)]
+    tall, wide = (max(1, round(side / multiple)) * multiple for side in fitted)
+    return tall, wide
+
+
+def fit(
+    image: Image.Image, native: int, multiple: int, pad: bool = False
+) -> tuple[Image.Image, Box | None]:
+    """The picture as RGB at its working size, and its content box (None: all of it).
+
+    pad: on a centred black square, resized as one with LANCZOS (the authors' way).
+    """
+    image = image.convert("RGB")
+    if not pad:
+        height, width = working_size((image.height, image.width), native, multiple)
+        return image.resize((width, height), Image.Resampling.LANCZOS), None
+    scale = native / max(image.size)
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    left, top = (native - inner[0]) // 2, (native - inner[1]) // 2
+    square = Image.new("RGB", (native, native))
+    square.paste(image.resize(inner, Image.Resampling.LANCZOS), (left, top))
+    return square, (top / native, left / native, inner[1] / native, inner[0] / native)
+
+
+def grid_of(latent: Grid, stride: int) -> Grid:
+    """The grid of a layer whose places are `stride` latent cells apart; odd sides round up."""
+    return ceil(latent[0] / stride), ceil(latent[1] / stride)
+
+
+def choose_layers(
+    table: Sequence[tuple[str, int]], grids: int | tuple[int, ...]
+) -> tuple[str, ...]:
+    """The names of the layers at the asked grids, counted from the coarse end.
+
+    table: (name, stride) of every cross-attention. A model with fewer grids gives those it has.
+    """
+    strides = sorted({stride for _, stride in table}, reverse=True)
+    asked = range(grids) if isinstance(grids, int) else grids
+    chosen = {strides[rank] for rank in asked if 0 <= rank < len(strides)}
+    if not chosen:
+        raise ValueError(f"grids is {grids!r}; the model has {len(strides)}, 0 is the coarsest.")
+    return tuple(name for name, stride in table if stride in chosen)
+
+
+def rows_of(
+    recorder: AttentionRecorder, guidance: float | None, label: str = ""
+) -> dict[str, Tensor]:
+    """One run's maps on the CPU, one row per prompt; with guidance, its first half is uncond."""
+    found: Mapping[str, Tensor] = recorder.maps
+    if guidance is not None:
+        halves = {name: maps.chunk(2) for name, maps in found.items()}
+        found = {name: guide(cond, uncond, guidance) for name, (uncond, cond) in halves.items()}
+    return {name + label: maps.cpu() for name, maps in found.items()}

@@ -1,0 +1,94 @@
+"""Reading an open_clip model: from a folder, by open_clip's name and tag, or from the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import ModelError
+
+PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+
+
+def checked_tower(model: nn.Module) -> Any:
+    """The model's image tower, if masks can act on it."""
+    from open_clip.transformer import VisionTransformer
+
+    tower = getattr(model, "visual", None)
+    if not isinstance(tower, VisionTransformer):
+        raise ModelError(
+            f"The CLIP model's image tower is a {type(tower).__name__}, and masked attention needs "
+            "open_clip's own VisionTransformer; choose a model such as ViT-B-16/openai."
+        )
+    if tower.attn_pool is not None or tower.pool_type not in ("tok", "avg"):
+        raise ModelError(
+            "The CLIP model pools its patches by attention, which masks cannot act on; choose a "
+            "model with a class token such as ViT-B-16/openai."
+        )
+    return tower
+
+
+def read_model(source: str, device: str | torch.device, precision: str) -> tuple[Any, Any]:
+    """open_clip's model and tokenizer."""
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ModelError(
+            "CLIP scores need open_clip; install it with `pip install open_clip_torch`."
+        ) from error
+    name, tag = _address(source, open_clip)
+    try:
+        model = open_clip.create_model(
+            name,
+            pretrained=tag,
+            precision=precision,
+            device=device,
+            require_pretrained=True,
+            weights_only=True,
+        )
+        return model, open_clip.get_tokenizer(name)
+    except Exception as error:  # whatever a broken file or a failed download brings up
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"The CLIP model {source} cannot be read ({lines[0][:200]}); check that its files are "
+            "complete, or that the network is there."
+        ) from error
+
+
+def _address(source: str, open_clip: Any) -> tuple[str, str | None]:
+    """What open_clip calls the source: its name and, for its own models, the weights' tag."""
+    folder = Path(source.removeprefix("local-dir:"))
+    if folder.is_dir():
+        _check_folder(folder)
+        return f"local-dir:{folder}", None
+    if source.startswith("hf-hub:"):
+        return source, None
+    name, _, tag = source.partition("/")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if folder.exists() or not tags:
+        raise ModelError(
+            f"{source} is neither a folder with {WEIGHTS[0]} nor a model that open_clip knows; "
+            "give such a folder, a name such as ViT-B-16/openai, or hf-hub:owner/name."
+        )
+    if tag not in tags:
+        raise ModelError(
+            f"open_clip has no weights {tag or '(none named)'} for {name}; choose "
+            f"{name}/TAG with one of {', '.join(tags)}."
+        )
+    return name, tag
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "open_clip_config.json").is_file():
+        raise ModelError(
+            f"{folder} has no open_clip_config.json; give a folder that open_clip has saved."
+        )
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        raise ModelError(
+            f"{folder} has no {WEIGHTS[0]}; pickled weights (.bin, .pt) are not read, so save the "
+            "weights as safetensors."
+        )

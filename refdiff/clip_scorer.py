@@ -1,0 +1,334 @@
+"""CLIP's view of regions: features of masks and of words (the paper's section 3.3).
+
+Each mask is looked at twice: cut out of the picture (crop), and within the picture with the CLS
+token seeing only the mask's patches (masked). Neither depends on the text, so one picture's
+features serve any number of sentences. Images are float [3, H, W] in 0..1, masks bool [N, h, w]
+of the same frame at any size, features unit-norm float32 on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .clip_loading import PRECISIONS, checked_tower, read_model
+from .crops import Box, CropStyle, bounding_box, cut_out, limited, resize
+from .errors import ModelError
+
+CHUNK = 32  # crops that run as one batch
+TEXTS_KEPT = 512  # texts whose features are remembered
+CROP_LIMIT = 16  # pictures are first shrunk to this many times the model's size
+BLUR_SIDE = 24  # a blurred picture keeps this many details along its long side
+
+
+@dataclass(frozen=True)
+class RegionFeatures:
+    """Each mask as CLIP sees it: cut out (crop) and in place (masked), both unit-norm [N, D]."""
+
+    crop: Tensor
+    masked: Tensor
+
+
+def blend(text_features: Tensor, weights: Sequence[float]) -> Tensor:
+    """Weighted sum of text features [T, D] -> [D], not brought back to unit norm.
+
+    The authors' masked branch reads 0.5 * sentence + 0.5 * root word.
+    """
+    if len(text_features) != len(weights):
+        raise ValueError(
+            f"There are {len(text_features)} texts and {len(weights)} weights, wanted as many."
+        )
+    return torch.as_tensor(weights, dtype=text_features.dtype) @ text_features
+
+
+def similarity(
+    regions: RegionFeatures, crop_text: Tensor, masked_text: Tensor | None = None, beta: float = 0.3
+) -> Tensor:
+    """The discriminative score beta * masked . text + (1 - beta) * crop . text (the paper's v . r).
+
+    Texts are [D] or [T, D]; masked_text is crop_text unless given. Returns [N] or [N, T].
+    """
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta is {beta}, wanted 0 (crop only) to 1 (masked only).")
+    masked_text = crop_text if masked_text is None else masked_text
+    masked, crop = torch.inner(regions.masked, masked_text), torch.inner(regions.crop, crop_text)
+    return beta * masked + (1 - beta) * crop
+
+
+class ClipScorer:
+    """A real open_clip CLIP with a vision transformer, asked about regions; it is never changed.
+
+    model: the open_clip model in eval mode. tokenizer: its own. size: side of its pictures in
+    pixels. mean, std: of its pixels, 3 numbers each. device: where to move the model; None leaves
+    it, and every call runs where the weights are then.
+    Raises ModelError for a tower without CLS token and patches, which masks could not act on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: str | torch.device | None = None,
+    ) -> None:
+        self._visual: Any = checked_tower(model)
+        self.model: Any = model if device is None else model.to(device)
+        self.tokenizer = tokenizer
+        self.size = size
+        self.mean = torch.tensor(mean).view(3, 1, 1)
+        self.std = torch.tensor(std).view(3, 1, 1)
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> ClipScorer:
+        """Read a CLIP from a folder, by open_clip's name and tag, or from the hub.
+
+        source: a folder holding open_clip_config.json and open_clip_model.safetensors, a name such
+        as "ViT-B-16/openai", or "hf-hub:owner/name". Weights are never unpickled.
+        Raises ModelError when it cannot be read or is not a vision transformer.
+        """
+        if dtype not in PRECISIONS:
+            raise ValueError(f"dtype is {dtype}, wanted float32, float16 or bfloat16; choose one.")
+        model, tokenizer = read_model(str(source), device, PRECISIONS[dtype])
+        tower = checked_tower(model)
+        height, width = tower.image_size
+        if height != width:
+            raise ModelError(
+                f"The CLIP model {source} takes pictures of {height} x {width} pixels; "
+                "choose one whose pictures are square."
+            )
+        config = tower.preprocess_cfg
+        model.eval().requires_grad_(False)
+        return cls(model, tokenizer, height, config["mean"], config["std"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return self._visual.conv1.weight.device
+
+    @torch.inference_mode()
+    def image_features(
+        self,
+        image: Tensor,
+        masks: Tensor,
+        style: CropStyle | None = None,
+        reach: float = 2.0,
+        from_layer: int = 0,
+    ) -> RegionFeatures:
+        """Both views of each mask; see `crop_features` and `masked_features`."""
+        crop = self.crop_features(image, masks, style)
+        return RegionFeatures(crop, self.masked_features(image, masks, reach, from_layer))
+
+    @torch.inference_mode()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Unit-norm features [T, D] of the texts; CLIP reads the first 77 pieces of each.
+
+        Texts that were asked before are remembered.
+        """
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f"texts is {texts!r}, wanted a list of at least one text.")
+        known = {text: self._texts[text] for text in texts if text in self._texts}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            pieces = self.tokenizer(new).to(self.device)
+            known |= dict(zip(new, _unit(self.model.encode_text(pieces)), strict=True))
+        for text, feature in known.items():
+            self._texts[text] = feature
+            self._texts.move_to_end(text)
+        while len(self._texts) > TEXTS_KEPT:
+            self._texts.popitem(last=False)
+        return torch.stack([known[text] for text in texts])
+
+    @torch.inference_mode()
+    def crop_features(self, image: Tensor, masks: Tensor, style: CropStyle | None = None) -> Tensor:
+        """Plain CLIP on each mask's bounding box, f(x * M) of the paper: unit-norm [N, D]."""
+        style = style or CropStyle()
+        image = limited(_checked_image(image), CROP_LIMIT * self.size)
+        _check_masks(masks)
+        backdrop = self._backdrop(image, style.surroundings)
+        fill = torch.zeros(3, 1, 1) if style.surroundings == "black" else self.mean
+        groups: dict[tuple[int, int], list[int]] = {}
+        crops = []
+        for index, mask in enumerate(masks.cpu()):
+            box = bounding_box(mask, image.shape[1], image.shape[2], style)
+            crop = resize(cut_out(image, backdrop, mask, box, fill), self._crop_size(box, style))
+            groups.setdefault((crop.shape[1], crop.shape[2]), []).append(index)
+            crops.append(crop)
+        features: dict[int, Tensor] = {}
+        for same in groups.values():
+            for start in range(0, len(same), CHUNK):
+                rows = same[start : start + CHUNK]
+                found = self._plain(torch.stack([crops[row] for row in rows]))
+                features |= dict(zip(rows, found, strict=True))
+        return torch.stack([features[index] for index in range(len(crops))])
+
+    @torch.inference_mode()
+    def masked_features(
+        self, image: Tensor, masks: Tensor, reach: float = 2.0, from_layer: int = 0
+    ) -> Tensor:
+        """CLIP on the whole picture with attention kept to each mask, f_M(x): unit-norm [N, D].
+
+        All masks share one pass: each has its own CLS token, which sees itself and the mask's
+        patches only. Patches and the model's own CLS token never see these, so they are as in an
+        ordinary pass, and a mask of the whole picture gives the ordinary feature.
+        reach: the long side's limit in multiples of the model's size (smaller pictures are
+        enlarged to the model's size). from_layer: earlier layers see the whole picture. A tower
+        that averages its patches averages the mask's instead, whatever from_layer.
+        """
+        image = _checked_image(image)
+        _check_masks(masks)
+        layers = len(self._visual.transformer.resblocks)
+        if reach < 1 or not 0 <= from_layer <= layers:
+            raise ValueError(
+                f"reach is {reach} and from_layer {from_layer}, wanted reach from 1 up and "
+                f"from_layer from 0 to {layers}; correct the settings."
+            )
+        rows, columns = self._grid(image.shape[1], image.shape[2], reach)
+        down, across = self._visual.patch_size
+        picture = resize(image, (rows * down, columns * across))
+        inside = _on_patches(masks, (rows, columns)).to(self.device)
+        tokens = self._tokens(picture[None])
+        if self._visual.pool_type == "avg":
+            return self._averaged(self._run(tokens)[0, 1:], inside)
+        asked = torch.cat([tokens, tokens[:, :1].expand(-1, len(inside), -1)], dim=1)
+        early, late = (_bar(seen, asked.dtype) for seen in (torch.ones_like(inside), inside))
+        states = self._run(asked, early, late, from_layer)
+        return self._projected(self._visual.ln_post(states[0, tokens.shape[1] :]))
+
+    def _backdrop(self, image: Tensor, surroundings: str) -> Tensor:
+        """What is shown outside the masks, [3, H, W]."""
+        if surroundings == "keep":
+            return image
+        if surroundings == "blur":
+            small = limited(image, BLUR_SIDE)
+            return resize(small, (image.shape[1], image.shape[2]))
+        flat = torch.zeros(3, 1, 1) if surroundings == "black" else self.mean
+        return flat.expand_as(image)
+
+    def _crop_size(self, box: Box, style: CropStyle) -> tuple[int, int]:
+        """Height and width at which the model sees a box."""
+        if style.square:
+            return self.size, self.size
+        shorter = min(box[2:])
+        down, across = self._visual.patch_size
+        height = max(self.size, round(box[2] * self.size / shorter / down) * down)
+        width = max(self.size, round(box[3] * self.size / shorter / across) * across)
+        return height, width
+
+    def _grid(self, height: int, width: int, reach: float) -> tuple[int, int]:
+        """Rows and columns of patches for a picture at its own aspect."""
+        longest = max(height, width)
+        scale = min(max(longest, self.size), reach * self.size) / longest
+        down, across = self._visual.patch_size
+        return max(1, round(height * scale / down)), max(1, round(width * scale / across))
+
+    def _plain(self, pictures: Tensor) -> Tensor:
+        """The model's ordinary features of pictures [B, 3, h, w] of any size: [B, D]."""
+        states = self._run(self._tokens(pictures))
+        if self._visual.pool_type == "avg":
+            every = torch.ones(1, states.shape[1] - 1, dtype=torch.bool, device=states.device)
+            return torch.cat([self._averaged(state[1:], every) for state in states])
+        return self._projected(self._visual.ln_post(states[:, 0]))
+
+    def _tokens(self, pictures: Tensor) -> Tensor:
+        """CLS and patch tokens as they enter the first layer: [B, 1 + h * w, C]."""
+        visual = self._visual
+        pixels = ((pictures - self.mean) / self.std).to(self.device, visual.conv1.weight.dtype)
+        patches = visual.conv1(pixels)
+        positions = self._positions(patches.shape[2], patches.shape[3]).to(patches.dtype)
+        patches = patches.flatten(2).transpose(1, 2)
+        first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        return visual.ln_pre(torch.cat([first, patches], dim=1) + positions)
+
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        """Position embeddings for a grid, bicubic where it is not the model's own."""
+        own = self._visual.positional_embedding
+        if (rows, columns) == tuple(self._visual.grid_size):
+            return own
+        grid = own[1:].float().unflatten(0, self._visual.grid_size).permute(2, 0, 1)[None]
+        grid = F.interpolate(grid, (rows, columns), mode="bicubic", antialias=True)
+        return torch.cat([own[:1].float(), grid[0].flatten(1).T])
+
+    def _run(
+        self,
+        tokens: Tensor,
+        early: Tensor | None = None,
+        late: Tensor | None = None,
+        from_layer: int = 0,
+    ) -> Tensor:
+        """The tower's layers; `early` bars attention before from_layer, `late` from it on."""
+        transformer = self._visual.transformer
+        states = tokens if transformer.batch_first else tokens.transpose(0, 1)
+        for layer, block in enumerate(transformer.resblocks):
+            states = block(states, attn_mask=late if layer >= from_layer else early)
+        return states if transformer.batch_first else states.transpose(0, 1)
+
+    def _averaged(self, patches: Tensor, inside: Tensor) -> Tensor:
+        """Features of a tower that averages: patches [P, C], inside [N, P] -> [N, D]."""
+        visual = self._visual
+        share = inside.to(patches.dtype) / inside.sum(1, keepdim=True)
+        if visual.final_ln_after_pool:
+            return self._projected(visual.ln_post(share @ patches))
+        return self._projected(share @ visual.ln_post(patches))
+
+    def _projected(self, states: Tensor) -> Tensor:
+        proj = self._visual.proj
+        return _unit(states if proj is None else states @ proj)
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features.float(), dim=-1).cpu()
+
+
+def _checked_image(image: Tensor) -> Tensor:
+    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+        raise ValueError(
+            f"image is {image.dtype} of shape {tuple(image.shape)}, wanted float [3, H, W] in "
+            "0..1; convert it."
+        )
+    return image.detach().float().cpu()
+
+
+def _check_masks(masks: Tensor) -> None:
+    if masks.ndim != 3 or masks.dtype != torch.bool or len(masks) == 0:
+        raise ValueError(
+            f"masks are {masks.dtype} of shape {tuple(masks.shape)}, wanted bool [N, H, W] with at "
+            "least one mask; convert them."
+        )
+    empty = (~masks.flatten(1).any(1)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"masks {empty} are empty, wanted at least one pixel; leave them out.")
+
+
+def _on_patches(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Which patches each mask covers by half at least, or else the one it covers most: [N, P]."""
+    cover = F.interpolate(masks[:, None].float(), grid, mode="area").flatten(1)
+    most = F.one_hot(cover.argmax(1), cover.shape[1]).bool()
+    inside = cover >= 0.5
+    return torch.where(inside.any(1, keepdim=True), inside, most)
+
+
+def _bar(inside: Tensor, dtype: torch.dtype) -> Tensor:
+    """Attention mask (0 or -inf) over the CLS token, P patches and N mask tokens."""
+    count, patches = inside.shape
+    barred = torch.ones(1 + patches + count, 1 + patches + count, dtype=torch.bool)
+    barred[: 1 + patches, : 1 + patches] = False
+    barred[1 + patches :, 1 : 1 + patches] = ~inside
+    barred.fill_diagonal_(False)
+    bar = torch.zeros(barred.shape, dtype=dtype).masked_fill(barred, -math.inf)
+    return bar.to(inside.device)
