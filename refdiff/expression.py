@@ -254,7 +254,7 @@ def _bare(tokens: list[Token], own: list[Chunk]) -> Token:
     for role in ("side", "size", "order", "depth", "colour", "number", "all"):
         if standing := [word for word in words if word.role == role]:
             return standing[-1]
-    spoken = [token for token in tokens if token.role != "mark"]
+    spoken = [token for token in tokens if SPOKEN.search(token.text)]
     if len(spoken) > 1:
         said = " ".join(token.text for token in spoken)
         raise ValueError(f'{said!r} names no thing; write a noun, such as "the red cat"')

@@ -22,7 +22,7 @@ from .expression import Expression, Noun, Order, Relation
 FAINT = 0.1  # weight of what hardly fits the noun, and of masks that cover several things
 PLAUSIBLE = 0.5  # share of the best evidence that a thing needs for order and size to count it
 MOSTLY = 0.75  # share of a mask inside another from which it lies in it
-SPECK = 0.2  # a part smaller than this share of its neighbour is no thing of its own
+SPECK = 0.05  # a part smaller than this share of the largest part is no rival to it
 GRID = 48  # overlaps and distances are taken on at most this many cells a side
 STEEP = 8.0  # of the logistic curve over 0..1: 0.98 at one end, 0.02 at the other
 
@@ -90,13 +90,12 @@ def instances(masks: Tensor, evidence: Tensor, overlap: float = 0.5) -> Tensor:
     inside = both / size[:, None] > MOSTLY
     things: list[list[int]] = []
     for index in size.argsort(stable=True).tolist():
-        held = [t for t in things if bool((same[index, t] | inside[t, index]).any())]
-        held = _without_specks(held, size)
-        if len(held) > 1 and not _is_one(index, held, grids, evidence):
-            continue
-        for thing in held:
-            things.remove(thing)
-        things.append([*(member for thing in held for member in thing), index])
+        like = (same[index] | inside[:, index]).tolist()
+        held = [thing for thing in things if any(like[member] for member in thing)]
+        joined = _joined(index, held, grids, evidence) if len(held) > 1 else held
+        if joined is not None:
+            things = [t for t in things if t not in joined]
+            things.append([*(member for thing in joined for member in thing), index])
     return _numbered(things, evidence)
 
 
@@ -340,7 +339,7 @@ def _scale(things: Things) -> Tensor:
 
 def _mass(heat: Tensor, things: Things) -> Tensor:
     """The hotter half of a heat map on the coarse grid, with sum 1: [h, w]."""
-    size = things.grids.shape[1:]
+    size = (things.grids.shape[1], things.grids.shape[2])
     small = adaptive_avg_pool2d(heat.float()[None].to(things.grids.device), size)[0]
     low, high = small.amin(), small.amax()
     peak = ((small - low) / (high - low).clamp(min=1e-6) - 0.5).clamp(min=0)
@@ -391,7 +390,9 @@ def _coarse(masks: Tensor) -> Tensor:
     pictures = masks.float()[:, None]
     kept = (adaptive_avg_pool2d(pictures, size) >= 0.5).float()
     lost = kept.flatten(1).sum(1) == 0
-    return torch.where(lost[:, None, None, None], adaptive_max_pool2d(pictures, size), kept)[:, 0]
+    if bool(lost.any()):
+        kept[lost] = adaptive_max_pool2d(pictures[lost], size)
+    return kept[:, 0]
 
 
 def _things(masks: Tensor, labels: Tensor, evidence: Tensor) -> Things:
@@ -412,22 +413,28 @@ def _things(masks: Tensor, labels: Tensor, evidence: Tensor) -> Things:
     )
 
 
-def _without_specks(held: list[list[int]], size: Tensor) -> list[list[int]]:
-    """Drop things too small beside the largest of `held` to be things of their own."""
-    largest = [float(size[thing].amax()) for thing in held]
-    return [t for t, area in zip(held, largest, strict=True) if area >= SPECK * max(largest)]
+def _joined(
+    index: int, held: list[list[int]], grids: Tensor, evidence: Tensor
+) -> list[list[int]] | None:
+    """The things `held` in mask `index` that it shows to be one; None when it covers several.
 
-
-def _is_one(index: int, held: list[list[int]], grids: Tensor, evidence: Tensor) -> bool:
-    """Whether mask `index` is one thing rather than the several things `held` in it."""
+    The parts must touch within the mask, and the mask must fit the noun better than any part of
+    more than a speck; specks that do not touch stay things of their own.
+    """
     parts = [grids[thing].amax(0) * grids[index] for thing in held]
-    if float(evidence[index]) <= max(float(evidence[thing].amax()) for thing in held):
-        return False
-    reached, before = parts[0], -1.0
+    sizes = [float(part.sum()) for part in parts]
+    reached, before = parts[sizes.index(max(sizes))], -1.0
     while float(reached.sum()) > before:
         before = float(reached.sum())
         reached = max_pool2d(reached[None], 3, 1, 1)[0] * grids[index]
-    return all(bool((reached * part).any()) for part in parts)
+    touching = [bool((reached * part).any()) for part in parts]
+    grown = [size >= SPECK * max(sizes) for size in sizes]
+    if any(big and not touched for big, touched in zip(grown, touching, strict=True)):
+        return None
+    rivals = [float(evidence[t].amax()) for t, big in zip(held, grown, strict=True) if big]
+    if len(rivals) > 1 and float(evidence[index]) <= max(rivals):
+        return None
+    return [thing for thing, touched in zip(held, touching, strict=True) if touched]
 
 
 def _numbered(things: list[list[int]], evidence: Tensor) -> Tensor:

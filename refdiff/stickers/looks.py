@@ -131,7 +131,9 @@ def outline(sticker: Array, rng: np.random.Generator) -> Array:
     """A line of one colour around the sticker, two to eight pixels wide."""
     width = int(rng.integers(1, 4))
     alpha = Image.fromarray((sticker[..., 3] * 255).astype(np.uint8))
-    wide = np.asarray(alpha.filter(ImageFilter.MaxFilter(2 * width + 1)), np.float32)[..., None] / 255
+    wide = (
+        np.asarray(alpha.filter(ImageFilter.MaxFilter(2 * width + 1)), np.float32)[..., None] / 255
+    )
     line = float(rng.choice([0.05, 0.1, 0.95, 1.0]))
     own = sticker[..., 3:]
     rgb = sticker[..., :3] * own + line * (1 - own)

@@ -41,9 +41,15 @@ class Loop:
         self.folder.mkdir(parents=True, exist_ok=True)
         optimiser = self._optimiser()
         self._resume(optimiser)
-        saved, sums, columns = time.monotonic(), {}, (*Progress.get_default_columns(), TextColumn("{task.fields[note]}"))
+        saved, sums, columns = (
+            time.monotonic(),
+            {},
+            (*Progress.get_default_columns(), TextColumn("{task.fields[note]}")),
+        )
         with Progress(*columns) as progress:
-            task = progress.add_task(self.folder.name, total=self.steps, completed=self.done, note="")
+            task = progress.add_task(
+                self.folder.name, total=self.steps, completed=self.done, note=""
+            )
             while self.done < self.steps:
                 losses = self._one(optimiser)
                 for name, value in losses.items():
@@ -84,7 +90,11 @@ class Loop:
 
     def _optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
-            self.module.parameters(), self.rate, betas=(0.9, 0.98), weight_decay=self.weight_decay, foreach=True
+            self.module.parameters(),
+            self.rate,
+            betas=(0.9, 0.98),
+            weight_decay=self.weight_decay,
+            foreach=True,
         )
 
     def _weights(self) -> dict[str, Tensor]:

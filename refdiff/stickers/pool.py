@@ -47,7 +47,11 @@ def draw_pool(folder: Path, packages: Path, shards: int, first: int = 0) -> None
 
 
 def read_pool(
-    folder: Path, pictures: bool = True, latents: bool = False, most: int | None = None, only: str = "*"
+    folder: Path,
+    pictures: bool = True,
+    latents: bool = False,
+    most: int | None = None,
+    only: str = "*",
 ) -> list[Shard]:
     """Finished shards, in order and in memory; with `latents` only those that have been encoded."""
     ready = "latents.npy" if latents else "things.json"
@@ -62,5 +66,8 @@ def _read_shard(folder: Path, pictures: bool, latents: bool) -> Shard:
         np.load(folder / "pictures.npy") if pictures else np.empty(0, np.uint8),
         np.load(folder / "labels.npy"),
         np.load(folder / "latents.npy") if latents else np.empty(0, np.float16),
-        [tuple(Thing(**{**thing, "centre": tuple(thing["centre"])}) for thing in scene) for scene in things],
+        [
+            tuple(Thing(**{**thing, "centre": tuple(thing["centre"])}) for thing in scene)
+            for scene in things
+        ],
     )

@@ -68,10 +68,15 @@ def _cast(sprites: Sprites, rng: np.random.Generator) -> list[tuple[str, str | N
     cast = [str(picked[0])] * repeated + [str(noun) for noun in picked[1:]]
     colours = list(looks.COLOURS)
     tinted = rng.random(count) < (0.75 if rng.random() < 0.7 else 0.0)
-    return [(noun, str(rng.choice(colours)) if paint else None) for noun, paint in zip(cast, tinted, strict=True)]
+    return [
+        (noun, str(rng.choice(colours)) if paint else None)
+        for noun, paint in zip(cast, tinted, strict=True)
+    ]
 
 
-def _sticker(sprite: Image.Image, colour: str | None, rng: np.random.Generator, augment: bool) -> looks.Array:
+def _sticker(
+    sprite: Image.Image, colour: str | None, rng: np.random.Generator, augment: bool
+) -> looks.Array:
     size = float(np.exp(rng.uniform(np.log(40), np.log(130))))
     scale = size / max(sprite.size)
     width, height = (max(8, round(side * scale)) for side in sprite.size)
@@ -94,7 +99,9 @@ def _sticker(sprite: Image.Image, colour: str | None, rng: np.random.Generator, 
     return sticker
 
 
-def _turn(sprite: Image.Image, rng: np.random.Generator, degrees: float, shear: float) -> Image.Image:
+def _turn(
+    sprite: Image.Image, rng: np.random.Generator, degrees: float, shear: float
+) -> Image.Image:
     """Rotates, and for training shears, bends and crops to what is left."""
     margin = max(4, round(0.25 * max(sprite.size)))
     wide = Image.new("RGBA", (sprite.width + 2 * margin, sprite.height + 2 * margin))
@@ -143,10 +150,16 @@ def _find_place(
 
 
 def _paste(
-    canvas: looks.Array, labels: NDArray[np.uint8], sticker: looks.Array, place: tuple[int, int], label: int
+    canvas: looks.Array,
+    labels: NDArray[np.uint8],
+    sticker: looks.Array,
+    place: tuple[int, int],
+    label: int,
 ) -> None:
     top, left = place
-    height, width = (min(side, SIZE - start) for side, start in zip(sticker.shape[:2], place, strict=True))
+    height, width = (
+        min(side, SIZE - start) for side, start in zip(sticker.shape[:2], place, strict=True)
+    )
     sticker = sticker[:height, :width]
     region = canvas[top : top + height, left : left + width]
     alpha = sticker[..., 3:]

@@ -110,7 +110,9 @@ def place(scene: Scene, index: int, rng: np.random.Generator) -> Sentence | None
         return writer.noun(thing.noun, [index]).sentence("place", [index])
     known = scene.like(index) if tone else rivals
     writer = Writer().add(_one_of(rng, "the", "the", "")).add(tone).noun(thing.noun, known)
-    return writer.add(f"{'on' if side in ('left', 'right') else 'at'} the {side}").sentence("place", [index])
+    return writer.add(f"{'on' if side in ('left', 'right') else 'at'} the {side}").sentence(
+        "place", [index]
+    )
 
 
 def size(scene: Scene, index: int, rng: np.random.Generator) -> Sentence | None:
@@ -149,7 +151,9 @@ def relation(scene: Scene, index: int, rng: np.random.Generator) -> Sentence | N
     if len(rivals) < 2 or not anchors:
         return None
     anchor = int(rng.choice(anchors))
-    words = [words for words, holds in RELATIONS.items() if _only(scene, index, rivals, anchor, holds)]
+    words = [
+        words for words, holds in RELATIONS.items() if _only(scene, index, rivals, anchor, holds)
+    ]
     if _nearest(scene, index, rivals, anchor):
         words += ["next to", "near", "beside"]
     if not words:
@@ -168,8 +172,12 @@ def plural(scene: Scene, index: int, rng: np.random.Generator) -> Sentence | Non
             return None
     if len(meant) < 2:
         return None
-    amount = _one_of(rng, "all", "all the", "the", *(["both", "both", "two"] if len(meant) == 2 else ["all"]))
-    return Writer().add(amount).add(tone).noun(plural_of(thing.noun), meant).sentence("plural", meant)
+    amount = _one_of(
+        rng, "all", "all the", "the", *(["both", "both", "two"] if len(meant) == 2 else ["all"])
+    )
+    return (
+        Writer().add(amount).add(tone).noun(plural_of(thing.noun), meant).sentence("plural", meant)
+    )
 
 
 def absent(scene: Scene, index: int, rng: np.random.Generator) -> Sentence | None:
@@ -205,7 +213,9 @@ def caption(scene: Scene, rng: np.random.Generator) -> Sentence:
 def sentences_for(scene: Scene, rng: np.random.Generator, kinds: Sequence[str]) -> list[Sentence]:
     """Every sentence of the given kinds that some thing of the scene allows, in random order."""
     made = [
-        MAKERS[kind](scene, int(index), rng) for kind in kinds for index in rng.permutation(len(scene.things))
+        MAKERS[kind](scene, int(index), rng)
+        for kind in kinds
+        for index in rng.permutation(len(scene.things))
     ]
     unique = {sentence.text: sentence for sentence in made if sentence is not None}
     return [list(unique.values())[i] for i in rng.permutation(len(unique))]

@@ -75,7 +75,9 @@ def load_sprites(packages: Path, styles: tuple[str, ...], size: int = 192) -> Sp
 
 def _load_style(folder: Path, style: str, size: int) -> dict[str, list[Image.Image]]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"No sprite package at {folder}; run `npm install {PACKAGES[style]}`.")
+        raise FileNotFoundError(
+            f"No sprite package at {folder}; run `npm install {PACKAGES[style]}`."
+        )
     if style == "fluent-3d":
         return {noun: [_bitmap(folder, code, size)] for noun, code in CODE_POINTS.items()}
     icons = json.loads((folder / "icons.json").read_text())

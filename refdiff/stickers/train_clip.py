@@ -59,7 +59,9 @@ class Contrast(nn.Module):
         super().__init__()
         self.clip = clip
 
-    def forward(self, crops: Tensor, scenes: Tensor, masks: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, crops: Tensor, scenes: Tensor, masks: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:
         pooled = self.clip.encode_image(crops)
         masked = masked_regions(self.clip.visual, scenes, masks)
         regions = F.normalize(torch.cat([pooled, masked.flatten(0, 1)]).float(), dim=-1)
@@ -125,21 +127,31 @@ def train_clip(pool: Path, work: Path, steps: int, start: Path | None = None) ->
         split = int(whole[: len(crop_regions)].sum())
         return {"loss": loss, "crop": right[:split].mean(), "masked": right[split:].mean()}
 
-    loop = Loop(model, step, work / "clip-training", steps, rate=8e-4, warmup=300, weight_decay=0.05)
+    loop = Loop(
+        model, step, work / "clip-training", steps, rate=8e-4, warmup=300, weight_decay=0.05
+    )
     loop.run()
     folder = work / "clip"
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.half().contiguous() for name, value in loop.averaged().clip.state_dict().items()}  # type: ignore[union-attr]
+    weights = {
+        name: value.half().contiguous() for name, value in loop.averaged().clip.state_dict().items()
+    }  # type: ignore[union-attr]
     save_file(weights, folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2))
 
 
-def _draw(shards: list[Shard], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[Thing, ...]]:
+def _draw(
+    shards: list[Shard], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, tuple[Thing, ...]]:
     while True:
         shard = shards[rng.integers(len(shards))]
         index = int(rng.integers(len(shard.things)))
         if shard.things[index]:
-            return np.asarray(shard.pictures[index]), np.asarray(shard.labels[index]), shard.things[index]
+            return (
+                np.asarray(shard.pictures[index]),
+                np.asarray(shard.labels[index]),
+                shard.things[index],
+            )
 
 
 def _crops(shards: list[Shard], rng: np.random.Generator) -> tuple[Tensor, list[Region]]:
@@ -174,7 +186,9 @@ def _box(mask: np.ndarray, rng: np.random.Generator) -> tuple[tuple[int, int, in
     return (round(left), round(top), round(left + side), round(top + side)), good
 
 
-def _cut(picture: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int], rng: np.random.Generator) -> np.ndarray:
+def _cut(
+    picture: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int], rng: np.random.Generator
+) -> np.ndarray:
     """The box as 64 pixels, its surroundings kept, black, grey or blurred."""
     source = Image.fromarray(picture)
     kind = rng.random()
@@ -193,10 +207,20 @@ def _scenes(shards: list[Shard], rng: np.random.Generator) -> tuple[Tensor, Tens
     pictures, masks, regions = [], torch.zeros(SCENES, MOST, SCENE_SIDE, SCENE_SIDE), []
     for row in range(SCENES):
         picture, labels, things = _draw(shards, rng)
-        pictures.append(np.asarray(Image.fromarray(picture).resize((SCENE_SIDE, SCENE_SIDE), Image.Resampling.BICUBIC)))
-        small = np.asarray(Image.fromarray(labels).resize((SCENE_SIDE, SCENE_SIDE), Image.Resampling.NEAREST))
+        pictures.append(
+            np.asarray(
+                Image.fromarray(picture).resize((SCENE_SIDE, SCENE_SIDE), Image.Resampling.BICUBIC)
+            )
+        )
+        small = np.asarray(
+            Image.fromarray(labels).resize((SCENE_SIDE, SCENE_SIDE), Image.Resampling.NEAREST)
+        )
         for column in range(MOST):
-            thing = things[column] if column < len(things) and (small == column + 1).sum() > 30 else None
+            thing = (
+                things[column]
+                if column < len(things) and (small == column + 1).sum() > 30
+                else None
+            )
             shape = small == column + 1 if thing else _elsewhere(small, rng)
             masks[row, column] = torch.from_numpy(shape)
             regions.append(Region(thing))
@@ -224,7 +248,9 @@ def _texts(regions: list[Region], rng: np.random.Generator) -> tuple[list[str], 
         noun = thing.noun if rng.random() < 0.8 else str(rng.choice(NOUNS))
         tone = thing.colour if rng.random() < 0.6 else str(rng.choice(list(COLOURS)))
         wanted.append((noun, tone if rng.random() < 0.6 else None))
-    truth = torch.tensor([[_true(region.thing, noun, tone) for noun, tone in wanted] for region in regions])
+    truth = torch.tensor(
+        [[_true(region.thing, noun, tone) for noun, tone in wanted] for region in regions]
+    )
     return [_wording(noun, tone, rng) for noun, tone in wanted], truth
 
 
@@ -237,7 +263,22 @@ ENDINGS = ("on the left", "on the right", "at the top", "at the bottom", "from t
 
 
 def _wording(noun: str, tone: str | None, rng: np.random.Generator) -> str:
-    start = str(rng.choice(["the", "a", "", "a photo of the", "a photo of a", "small", "big", "left", "second", "all"]))
+    start = str(
+        rng.choice(
+            [
+                "the",
+                "a",
+                "",
+                "a photo of the",
+                "a photo of a",
+                "small",
+                "big",
+                "left",
+                "second",
+                "all",
+            ]
+        )
+    )
     name = plural_of(noun) if start == "all" else noun
     words = " ".join(word for word in (start, tone, name) if word)
     if rng.random() < 0.3:

@@ -25,7 +25,13 @@ LATENT = 32
 GROUNDED_BELOW = 800
 """Timesteps above this see too little of the picture to be asked where a word is."""
 WEIGHTS = {"denoise": 1.0, "ground": 0.6}
-LAYER_WEIGHTS = {"down_blocks.1": 0.5, "down_blocks.2": 0.7, "mid_block": 1.0, "up_blocks.0": 1.0, "up_blocks.1": 1.5}
+LAYER_WEIGHTS = {
+    "down_blocks.1": 0.5,
+    "down_blocks.2": 0.7,
+    "mid_block": 1.0,
+    "up_blocks.0": 1.0,
+    "up_blocks.1": 1.5,
+}
 
 
 def new_unet() -> Any:
@@ -33,7 +39,7 @@ def new_unet() -> Any:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=LATENT, block_out_channels=(32, 128, 256), layers_per_block=1, norm_num_groups=32,
+        sample_size=LATENT, block_out_channels=(32, 96, 192), layers_per_block=1, norm_num_groups=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=128, attention_head_dim=4,
@@ -56,7 +62,9 @@ class Watched:
     def __init__(self) -> None:
         self.maps: Tensor | None = None
 
-    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any
+    ) -> Tensor:
         query = _heads(attn.to_q(hidden_states), attn.heads)
         key = _heads(attn.to_k(encoder_hidden_states), attn.heads)
         value = _heads(attn.to_v(encoder_hidden_states), attn.heads)
@@ -96,10 +104,12 @@ def train_unet(pool: Path, work: Path, steps: int, start: Path | None = None) ->
     tokenizer = clip_tokenizer()
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     shards: list[Shard] = []  # grows while the pool is still being encoded
-    total = len(list(pool.glob('*/things.json')))
+    total = len(list(pool.glob("*/things.json")))
 
     def step(generator: torch.Generator) -> Losses:
-        if len(shards) < total and (not shards or int(torch.randint(150, (1,), generator=generator)) == 0):
+        if len(shards) < total and (
+            not shards or int(torch.randint(150, (1,), generator=generator)) == 0
+        ):
             shards[:] = read_pool(pool, pictures=False, latents=True)
         examples = _examples(shards, generator)
         encoded = _tokenize(tokenizer, examples)
@@ -112,7 +122,11 @@ def train_unet(pool: Path, work: Path, steps: int, start: Path | None = None) ->
         true = torch.tensor([s is None or bool(s.things) for s in (e.sentence for e in examples)])
         denoise = ((guess - noise) ** 2).mean((1, 2, 3))[true].mean()
         ground = _grounding(model, examples, encoded["offset_mapping"], timestep)
-        return {"loss": WEIGHTS["denoise"] * denoise + WEIGHTS["ground"] * ground["all"], "denoise": denoise, **ground}
+        return {
+            "loss": WEIGHTS["denoise"] * denoise + WEIGHTS["ground"] * ground["all"],
+            "denoise": denoise,
+            **ground,
+        }
 
     loop = Loop(model, step, work / "unet-training", steps, rate=1.2e-3, warmup=200)
     loop.run()
@@ -182,11 +196,18 @@ def _sentence(scene: Scene, rng: np.random.Generator) -> Sentence | None:
 def _tokenize(tokenizer: Any, examples: list[Example]) -> Any:
     texts = [example.sentence.text if example.sentence else "" for example in examples]
     return tokenizer(
-        texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt", return_offsets_mapping=True
+        texts,
+        padding="max_length",
+        max_length=77,
+        truncation=True,
+        return_tensors="pt",
+        return_offsets_mapping=True,
     )
 
 
-def _grounding(model: GroundedDiffusion, examples: list[Example], offsets: Tensor, timestep: Tensor) -> Losses:
+def _grounding(
+    model: GroundedDiffusion, examples: list[Example], offsets: Tensor, timestep: Tensor
+) -> Losses:
     rows, columns, targets = _mentions(examples, offsets, timestep)
     parts: dict[str, list[Tensor]] = {}
     total, weight = torch.zeros(()), 0.0
@@ -199,7 +220,10 @@ def _grounding(model: GroundedDiffusion, examples: list[Example], offsets: Tenso
         block = name.split(".attentions")[0]
         total, weight = total + LAYER_WEIGHTS[block] * loss, weight + LAYER_WEIGHTS[block]
         parts.setdefault(block, []).append(loss.detach())
-    return {"all": total / weight, **{block: torch.stack(loss).mean() for block, loss in parts.items()}}
+    return {
+        "all": total / weight,
+        **{block: torch.stack(loss).mean() for block, loss in parts.items()},
+    }
 
 
 def _map_loss(heat: Tensor, target: Tensor) -> Tensor:
@@ -214,7 +238,9 @@ def _map_loss(heat: Tensor, target: Tensor) -> Tensor:
     return 2 * pixel + overlap.mean() + 0.5 * strayed.mean()
 
 
-def _mentions(examples: list[Example], offsets: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _mentions(
+    examples: list[Example], offsets: Tensor, timestep: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Row [M], token columns [M, 77] and target [M, 32, 32] of every noun in the batch."""
     rows, columns, targets = [], [], []
     for row, example in enumerate(examples):
@@ -224,7 +250,15 @@ def _mentions(examples: list[Example], offsets: Tensor, timestep: Tensor) -> tup
             meant = np.isin(example.labels, [thing + 1 for thing in mention.things])
             spans = offsets[row]
             rows.append(row)
-            columns.append(((spans[:, 0] >= mention.start) & (spans[:, 1] <= mention.end) & (spans[:, 1] > spans[:, 0])).float())
+            columns.append(
+                (
+                    (spans[:, 0] >= mention.start)
+                    & (spans[:, 1] <= mention.end)
+                    & (spans[:, 1] > spans[:, 0])
+                ).float()
+            )
             side = meant.shape[0] // LATENT
-            targets.append(torch.from_numpy(meant.reshape(LATENT, side, LATENT, side).mean((1, 3))).float())
+            targets.append(
+                torch.from_numpy(meant.reshape(LATENT, side, LATENT, side).mean((1, 3))).float()
+            )
     return torch.tensor(rows), torch.stack(columns), torch.stack(targets)
