@@ -14,12 +14,6 @@ from .attention import MODES, AttentionRecorder, Box, Grid, Mode, TokenMaps, gui
 from .noise import Schedule, official_calls, one_call
 
 
-class Capture(Protocol):
-    """A picture and a text in, the maps of the text's tokens out."""
-
-    def __call__(self, image: Image.Image, prompt: str) -> TokenMaps: ...
-
-
 @dataclass(frozen=True)
 class CaptureSettings:
     """How a picture is shown to the UNet, and which of its attention is read."""
@@ -72,6 +66,22 @@ class EncodedPicture:
     latent: Tensor
     size: tuple[int, int]
     content: Box | None = None
+
+
+class Capture(Protocol):
+    """A picture and sentences in, the maps of the sentences' tokens out."""
+
+    def using(self, settings: CaptureSettings) -> Capture:
+        """The same model under other settings."""
+        ...
+
+    def encode(self, image: Image.Image) -> EncodedPicture:
+        """The share of the work that does not depend on the sentence."""
+        ...
+
+    def read(self, picture: EncodedPicture, prompts: Sequence[str]) -> list[TokenMaps]:
+        """The maps of each sentence."""
+        ...
 
 
 def working_size(size: Grid, native: int, multiple: int) -> Grid:

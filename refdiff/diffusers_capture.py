@@ -1,24 +1,20 @@
-"""Cross-attention of a diffusers pipeline: picture and sentences in, token maps out.
-
-Nothing of the pipeline is replaced: while the UNet runs, hooks on the wanted layers' query and
-key projections see what these give to the attention, whichever processor computes it.
-"""
+"""Cross-attention of a diffusers pipeline: picture and sentences in, token maps out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from .attention import AttentionRecorder, Grid, Span, TokenMaps, guide
-from .capture import CaptureSettings, EncodedPicture, choose_layers, fit, grid_of, rows_of
+from .attention import AttentionRecorder, Span, TokenMaps, guide
+from .capture import CaptureSettings, EncodedPicture, choose_layers, fit, rows_of
 from .errors import ModelError
+from .hooks import check_all_seen, layer_table, recording
 from .noise import ddim_step, noise, noised
 from .tokens import token_spans
 
@@ -42,6 +38,10 @@ class DiffusersCapture:
         """The maps of one sentence over one picture."""
         picture = image if isinstance(image, EncodedPicture) else self.encode(image)
         return self.read(picture, [prompt])[0]
+
+    def using(self, settings: CaptureSettings) -> DiffusersCapture:
+        """The same pipe under other settings."""
+        return self if settings == self.settings else DiffusersCapture(self.pipe, settings)
 
     @property
     def native(self) -> int:
@@ -72,8 +72,8 @@ class DiffusersCapture:
         if not prompts:
             return []
         suffix = OFFICIAL_SUFFIX if self.settings.schedule == "official" else ""
-        maps = self._maps(picture, [prompt + suffix for prompt in prompts])
         pieces = [_pieces(self.pipe, prompt, suffix) for prompt in prompts]
+        maps = self._maps(picture, [prompt + suffix for prompt in prompts])
         return [
             TokenMaps(
                 maps=tuple(rows[index] for rows in maps.values()),
@@ -102,7 +102,7 @@ class DiffusersCapture:
             recorder = AttentionRecorder(self.layers, self.settings.mode)
             with recording(self.pipe.unet, recorder, (clean.shape[2], clean.shape[3])):
                 output = _predict(self.pipe, sample, clean, timestep, text, added)
-            _check_all_seen(recorder, self.layers)
+            check_all_seen(recorder, self.layers)
             label = f"@{timestep}" if len(plan.calls) > 1 else ""
             maps |= rows_of(recorder, guidance, label)
             if call + 1 < len(plan.calls):
@@ -110,78 +110,6 @@ class DiffusersCapture:
                 step = alphas[timestep], alphas[plan.calls[call + 1]]
                 sample = ddim_step(sample, output, *step, scheduler.config.prediction_type)
         return maps
-
-
-@contextmanager
-def recording(unet: nn.Module, recorder: AttentionRecorder, latent: Grid) -> Iterator[None]:
-    """Let `recorder` see the cross-attentions it wants while `unet` runs on a latent of this size.
-
-    The UNet's answer does not change, and afterwards, also after an exception, nothing is left on
-    it. Raises ModelError from the run when a layer's queries do not fill its grid.
-    """
-    handles: list[Any] = []
-    try:
-        for name, stride in layer_table(unet):
-            grid = grid_of(latent, stride)
-            if recorder.wants(name, grid):
-                handles += _observe(name, unet.get_submodule(name), recorder, grid)
-        with torch.compiler.set_stance("force_eager"):  # compiled code would not see the hooks
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _observe(name: str, attention: Any, recorder: AttentionRecorder, grid: Grid) -> list[Any]:
-    """Hooks that bring one layer's queries and keys to the recorder."""
-    fused = getattr(attention, "fused_projections", False)
-    queries: list[Tensor] = []
-
-    def keep_query(_module: nn.Module, _inputs: Any, query: Tensor) -> None:
-        if query.shape[1] != grid[0] * grid[1]:
-            raise ModelError(
-                f"{name} asks from {query.shape[1]} places where {grid[0]}x{grid[1]} were "
-                "expected; undo token merging, or whatever else changes the UNet's layers."
-            )
-        queries[:] = [query]
-
-    def add_key(_module: nn.Module, _inputs: Any, key: Tensor) -> None:
-        key = key.chunk(2, dim=-1)[0] if fused else key
-        if queries:
-            recorder.add(name, queries.pop(), key, attention.heads, grid)
-
-    keys = attention.to_kv if fused else attention.to_k
-    return [
-        attention.to_q.register_forward_hook(keep_query),
-        keys.register_forward_hook(add_key),
-    ]
-
-
-def layer_table(unet: Any) -> list[tuple[str, int]]:
-    """Every cross-attention of a UNet2DConditionModel, in the order of its pass.
-
-    (module path, stride): the stride is how many latent cells apart the layer's places are; a
-    VAE's cell is 8 pixels, so stride 4 is 1/32 of the picture.
-    """
-    table: list[tuple[str, int]] = []
-    stride = 1
-    for index, block in enumerate(unet.down_blocks):
-        table += [(name, stride) for name in _cross_attentions(f"down_blocks.{index}", block)]
-        stride *= 2 if getattr(block, "downsamplers", None) else 1
-    if unet.mid_block is not None:
-        table += [(name, stride) for name in _cross_attentions("mid_block", unet.mid_block)]
-    for index, block in enumerate(unet.up_blocks):
-        table += [(name, stride) for name in _cross_attentions(f"up_blocks.{index}", block)]
-        stride //= 2 if getattr(block, "upsamplers", None) else 1
-    return table
-
-
-def _cross_attentions(path: str, block: nn.Module) -> list[str]:
-    return [
-        f"{path}.{name}"
-        for name, module in block.named_modules()
-        if name.endswith(".attn2") and getattr(module, "is_cross_attention", False)
-    ]
 
 
 def check_pipeline(pipe: Any) -> None:
@@ -210,18 +138,15 @@ def check_pipeline(pipe: Any) -> None:
         raise ModelError(f"{name}'s UNet has no cross-attention; {wanted}")
 
 
-def _check_all_seen(recorder: AttentionRecorder, layers: Sequence[str]) -> None:
-    missing = [layer for layer in layers if layer not in recorder.maps]
-    if missing:
-        raise ModelError(
-            f"{len(missing)} of {len(layers)} cross-attentions were never asked, first "
-            f"{missing[0]}; use attention processors that call the layer's own to_q and to_k."
-        )
-
-
 def _pieces(pipe: Any, prompt: str, suffix: str) -> tuple[tuple[str, ...], tuple[Span, ...]]:
     """The prompt's tokens and the characters they cover; the suffix's tokens cover none."""
-    tokens, spans = token_spans(pipe.tokenizer, prompt + suffix)
+    text = prompt + suffix
+    if getattr(pipe, "maybe_convert_prompt", lambda text, _: text)(text, pipe.tokenizer) != text:
+        raise ModelError(
+            f"{prompt!r} holds a learned word of several vectors, whose columns cannot be told; "
+            "name the thing with an ordinary word."
+        )
+    tokens, spans = token_spans(pipe.tokenizer, text)
     return tokens, tuple(span if span and span[0] < len(prompt) else None for span in spans)
 
 

@@ -1,10 +1,12 @@
-"""The heat map at working size, following the edges of the picture."""
+"""The working size: pictures and masks brought to it and back, heat that follows edges."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, interpolate
 
 from .attention import min_max
 
@@ -18,6 +20,25 @@ def working_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) at the picture's own aspect with a long side of at most `LONGEST`."""
     scale = min(1.0, LONGEST / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def to_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """An RGB picture at (height, width) as [3, h, w] float32 in 0..1."""
+    small = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255
+
+
+def shrunk(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks [N, H, W] bool at a smaller size; a small one keeps the places it covers most."""
+    small = interpolate(masks[:, None].float(), size, mode="area")[:, 0]
+    return small >= (0.5 * small.flatten(1).amax(1)).clamp(max=0.5)[:, None, None]
+
+
+def enlarged(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A mask [h, w] bool at a larger size, its outline interpolated."""
+    if tuple(mask.shape) == size:
+        return mask
+    return interpolate(mask[None, None].float(), size, mode="bilinear")[0, 0] >= 0.5
 
 
 def snapped(heat: Tensor, picture: Tensor, amount: float) -> Tensor:

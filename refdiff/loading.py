@@ -61,7 +61,9 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
         return _from_pretrained(
             str(folder), parts, dtype, local_files_only=True, variant="fp16" if half else None
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # each component raises its own kinds
         raise ModelError(f"The pipeline in {folder} cannot be read ({_short(error)}).") from error
 
 

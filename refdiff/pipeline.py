@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from . import geometry, scoring
 from .attention import TokenMaps, word_map
 from .capture import Capture
 from .clip_scorer import ClipScorer, RegionFeatures, blend, similarity
+from .errors import WordError
 from .expression import Expression, Noun, parse, with_root
-from .heat import snapped, working_size
+from .heat import enlarged, shrunk, snapped, to_tensor, working_size
 from .pictures import as_picture
 from .positional_bias import darkened
 from .proposals import from_heat, keep_largest, tidy
@@ -70,8 +69,10 @@ class Look:
         self.clip = clip
         self.times: dict[str, float] = {}
         self.size = working_size((self.image.height, self.image.width))
-        self._pixels = _to_tensor(self.image, self.size)
-        self._given = None if proposals is None else self._tidied(proposals)
+        self._pixels = to_tensor(self.image, self.size)
+        full = (self.image.height, self.image.width)
+        self._own = None if proposals is None else tidy(proposals, full)
+        self._given = None if self._own is None else shrunk(self._own, self.size)
         self._features: RegionFeatures | None = None
         with self._timed("picture"):
             self.capture = capture.using(self.settings.capture)
@@ -114,9 +115,9 @@ class Look:
             scores = scoring.combine(
                 generative, clip, weighted.weights, settings.alpha, settings.strength
             )
-            picked = self._pick(expression, masks, scores, choice)
+            picked = self._pick(noun, expression, masks, scores, choice)
         presence = self._presence(noun, maps, masks[picked].any(0))
-        return _Found(heat, masks, generative, clip, weighted, scores, picked, presence)
+        return _Found(noun, heat, masks, generative, clip, weighted, scores, picked, presence)
 
     def _heat(self, noun: Noun, maps: TokenMaps) -> Tensor:
         """c of the paper at working size; see `word_map`."""
@@ -153,7 +154,7 @@ class Look:
         return similarity(self._regions(masks, expression), crop_text, masked_text, settings.beta)
 
     def _regions(self, masks: Tensor, expression: Expression) -> RegionFeatures:
-        """CLIP's features; of given proposals they are made once, unless the text changes pixels."""
+        """CLIP's features; of given proposals made once, unless the text changes pixels."""
         assert self.clip is not None
         settings = self.settings
         crop, masked = darkened(self._pixels, expression, settings.bias)
@@ -179,19 +180,20 @@ class Look:
     ) -> geometry.Weighted:
         if self.settings.bias != "geometry":
             return geometry.Weighted(torch.ones(len(masks)))
-        anchors = {
-            other: self._heat(other, maps)
-            for relation in expression.relations
-            for other in relation.anchors
-        }
+        anchors = {}
+        for other in (anchor for relation in expression.relations for anchor in relation.anchors):
+            with suppress(WordError):  # beyond the window: the relation is left out and noted
+                anchors[other] = self._heat(other, maps)
         return geometry.weights(masks, expression, evidence(heat, masks, clip), anchors)
 
     def _pick(
-        self, expression: Expression, masks: Tensor, scores: Tensor, choice: int
+        self, noun: Noun, expression: Expression, masks: Tensor, scores: Tensor, choice: int
     ) -> list[int]:
         """The chosen proposal, or for a plural those whose union is the answer."""
-        if self.settings.bias == "geometry" and expression.number != 1 and choice == 1:
-            return scoring.union(masks, scores, None, expression.number)
+        also = None if noun.plural else 1
+        number = expression.number if noun is expression.root else also
+        if self.settings.bias == "geometry" and number != 1 and choice == 1:
+            return scoring.union(masks, scores, None, number)
         return [scoring.choose(scores, masks, choice, DISTINCT)]
 
     def _presence(self, noun: Noun, maps: TokenMaps, mask: Tensor) -> float:
@@ -204,38 +206,39 @@ class Look:
         return float(raw[mask].mean()) if bool(mask.any()) else 0.0
 
     def _answer(self, expression: Expression, found: list[_Found]) -> Segmentation:
-        presence = min(one.presence for one in found)
-        mask = torch.stack([one.mask for one in found]).any(0)
+        """The union of what was found; a noun whose presence is too low adds nothing."""
         notes = list(dict.fromkeys(note for one in found for note in one.weighted.notes))
         if self.clip is None:
             notes.append("no CLIP model, so the choice is generative only")
-        empty = presence < self.settings.empty_below or not bool(mask.any())
-        if empty:
-            notes.append(
-                f"nothing found: the presence of {expression.root.word.text!r} is {presence:.2f}, "
-                f"below {self.settings.empty_below:.2f}"
-            )
-            mask = torch.zeros_like(mask)
+        floor = self.settings.empty_below
+        there = [one for one in found if one.presence >= floor]
+        notes += [
+            f"nothing found: the presence of {one.noun.word.text!r} is {one.presence:.2f}, "
+            f"below {floor:.2f}"
+            for one in found
+            if one not in there
+        ]
+        size = (self.image.height, self.image.width)
         with self._timed("mask"):
-            full = _enlarged(mask, (self.image.height, self.image.width))
+            masks = [self._full(one) for one in there] or [torch.zeros(size, dtype=torch.bool)]
         return Segmentation(
             image=self.image,
-            mask=full,
-            heat=found[0].heat,
+            mask=torch.stack(masks).any(0),
+            heat=torch.stack([one.heat for one in found]).amax(0),
             expression=expression,
-            candidates=found[0].candidates(),
-            masks=found[0].masks,
-            presence=presence,
+            candidates=tuple(candidate for one in found for candidate in one.candidates()),
+            masks=torch.cat([one.masks for one in found]),
+            presence=min(one.presence for one in there or found),
             notes=tuple(notes),
             times=dict(self.times),
             settings=self.settings,
         )
 
-    def _tidied(self, proposals: Any) -> Tensor:
-        """Someone else's masks, checked at the picture's size and kept at working size."""
-        masks = tidy(proposals, (self.image.height, self.image.width)).float()
-        small = torch.nn.functional.interpolate(masks[:, None], self.size, mode="area")[:, 0]
-        return small >= (0.5 * small.flatten(1).amax(1)).clamp(max=0.5)[:, None, None]
+    def _full(self, found: _Found) -> Tensor:
+        """The answer for one noun at the picture's size; masks that were given, as they came."""
+        if self._own is not None:
+            return self._own[found.picked].any(0)
+        return enlarged(found.mask, (self.image.height, self.image.width))
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -248,6 +251,7 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
+    noun: Noun
     heat: Tensor
     masks: Tensor
     generative: Tensor
@@ -264,6 +268,7 @@ class _Found:
     def candidates(self) -> tuple[Candidate, ...]:
         return tuple(
             Candidate(
+                noun=self.noun.word.text,
                 generative=float(self.generative[i]),
                 clip=None if self.clip is None else float(self.clip[i]),
                 place=float(self.weighted.weights[i]),
@@ -285,17 +290,3 @@ def evidence(heat: Tensor, masks: Tensor, clip: Tensor | None, spread: float = 0
     hot = inside @ heat.flatten() / inside.sum(1).clamp(min=1)
     found = hot / hot.max().clamp(min=1e-6)
     return found if clip is None else found * ((clip - clip.max()) / spread).exp()
-
-
-def _to_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """[3, h, w] float32 in 0..1."""
-    small = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255
-
-
-def _enlarged(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """A mask [h, w] at the picture's size, its outline interpolated."""
-    if tuple(mask.shape) == size:
-        return mask
-    large = torch.nn.functional.interpolate(mask[None, None].float(), size, mode="bilinear")
-    return large[0, 0] >= 0.5

@@ -17,8 +17,12 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Candidate:
-    """One proposal: its scores s^G, s^D and weight, their combination, its share of the picture."""
+    """One proposal: its scores s^G, s^D and weight, their combination, its share of the picture.
 
+    noun: what it was proposed for; a sentence may look for several.
+    """
+
+    noun: str
     generative: float
     clip: float | None
     place: float

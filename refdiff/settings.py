@@ -76,9 +76,10 @@ class Settings:
         which the authors always have some, the 10 largest of the 19 fraction-of-range cuts.
         """
         base = cls(
-            profile="official", capture=CaptureSettings.official(), normalise="layer", quantise=True,
-            components=False, least_area=0.0, largest=10, score="contrast", alpha=0.05 / 1.05, beta=0.3,
-            crop=CropStyle.official(), texts="official", bias="official", shortlist=10_000,
+            profile="official", capture=CaptureSettings.official(), normalise="layer",
+            quantise=True, components=False, least_area=0.0, largest=10, score="contrast",
+            alpha=0.05 / 1.05, beta=0.3, crop=CropStyle.official(), texts="official",
+            bias="official", shortlist=10_000,
         )  # fmt: skip
         return replace(base, **changes)
 

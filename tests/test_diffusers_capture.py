@@ -29,8 +29,9 @@ from transformers import (
 import refdiff
 from refdiff.attention import AttentionRecorder, word_map
 from refdiff.capture import CaptureSettings
-from refdiff.diffusers_capture import DiffusersCapture, layer_table, recording
+from refdiff.diffusers_capture import DiffusersCapture
 from refdiff.errors import HeatError, ModelError, WordError
+from refdiff.hooks import layer_table, recording
 
 CONFIGS = Path(refdiff.__file__).parent / "configs"
 CROSS = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
@@ -302,6 +303,18 @@ def test_half_precision_models_give_float32_maps(picture: Image.Image, dtype: to
         word_map(broken(picture, "cat"), [1])
 
 
+def test_learned_words_of_one_vector_are_read_and_of_several_refused(
+    picture: Image.Image,
+) -> None:
+    pipe = build()
+    pipe.load_textual_inversion(torch.randn(1, 32), token="<one>")
+    maps = DiffusersCapture(pipe)(picture, "a <one> cat")
+    assert maps.columns(2, 7) == (2,) and maps.columns(8, 11) == (3,)
+    pipe.load_textual_inversion(torch.randn(2, 32), token="<two>")
+    with pytest.raises(ModelError, match="several vectors"):
+        DiffusersCapture(pipe)(picture, "a <two> cat")
+
+
 def test_layer_table_of_sd1_and_sdxl_layouts() -> None:
     sd1 = tiny_unet(
         block_out_channels=(32, 32, 32, 32),
@@ -373,6 +386,14 @@ def test_official_schedule(pipe: Any, picture: Image.Image) -> None:
     assert all(m.shape == (77, 16, 16) for m in maps.maps)
     heat = word_map(maps, maps.columns(6, 9), normalise="layer", quantise=True)
     assert heat.shape == (8, 16)
+
+
+def test_the_same_pipe_under_other_settings(pipe: Any) -> None:
+    capture = DiffusersCapture(pipe, seed=3)
+    assert capture.using(CaptureSettings(seed=3)) is capture
+    other = capture.using(CaptureSettings.official())
+    assert other.pipe is pipe and other.settings.schedule == "official"
+    assert set(other.layers) < set(capture.layers)
 
 
 def test_guidance_is_a_difference_of_two_readings(pipe: Any, picture: Image.Image) -> None:

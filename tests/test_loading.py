@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from refdiff import loading
-from refdiff.diffusers_capture import DiffusersCapture, layer_table
+from refdiff.diffusers_capture import DiffusersCapture
 from refdiff.errors import ModelError
+from refdiff.hooks import layer_table
 from refdiff.loading import load_pipeline
 
 # ---- the original layout, written from a diffusers pipeline ---------------------------------

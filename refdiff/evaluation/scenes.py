@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -105,8 +105,11 @@ def read_scenes(folder: PathLike) -> tuple[Scene, ...]:
 def write_scenes(
     folder: PathLike,
     scenes: Iterable[tuple[Image.Image, Sequence[SceneObject], Sequence[Sentence]]],
+    kind: Literal["png", "jpg"] = "png",
 ) -> Path:
     """Write pictures (0001.png, ...) and their scenes.json; the inverse of `read_scenes`.
+
+    kind: "jpg" is a fifth of the size and not exact.
 
     Pictures are written as they come, so `scenes` may be a generator. scenes.json comes last: a
     folder that has one is complete. Returns its path. Raises ValueError for a mask of another
@@ -117,16 +120,22 @@ def write_scenes(
         (folder / FILE).unlink()
     lines = []
     for number, (picture, objects, sentences) in enumerate(scenes, 1):
-        name, where = f"{number:04d}.png", f"scene {number}"
+        name, where = f"{number:04d}.{kind}", f"scene {number}"
         for thing in objects:
             _check_size(thing.size, (picture.height, picture.width), where)
         for sentence in sentences:
             _check_indices(list(sentence.objects), len(objects), where)
-        write_safely(folder / name, partial(picture.save, format="PNG"))
+        write_safely(folder / name, partial(picture.save, **FORMATS[kind]))
         lines.append(json.dumps(_entry(name, objects, sentences), ensure_ascii=False))
     text = f'{{"version": {VERSION}, "scenes": [\n' + ",\n".join(lines) + "\n]}\n"
     write_safely(folder / FILE, text.encode())
     return folder / FILE
+
+
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {"format": "PNG"},
+    "jpg": {"format": "JPEG", "quality": 90, "subsampling": 0},
+}
 
 
 def _entry(name: str, objects: Sequence[SceneObject], sentences: Sequence[Sentence]) -> Any:

@@ -48,7 +48,7 @@ def draw_scene(sprites: Sprites, rng: np.random.Generator, augment: bool) -> Dra
         place = _find_place(labels, sticker.shape[:2], rng)
         if place is None:
             continue
-        _paste(canvas, labels, sticker, place, len(things) + 1)
+        paste(canvas, labels, sticker, place, len(things) + 1)
         things.append(_thing(noun, colour, place, sticker))
     if augment and rng.random() < 0.3:
         change = (looks.blurred, looks.noisy, looks.lit, looks.textured)[rng.integers(4)]
@@ -149,7 +149,16 @@ def _find_place(
     return None
 
 
-def _paste(
+def sticker_from(sprite: Image.Image, colour: str | None, size: float) -> looks.Array:
+    """A sprite at a size in pixels, tinted if asked, otherwise as it is."""
+    scale = size / max(sprite.size)
+    shape = (max(8, round(sprite.width * scale)), max(8, round(sprite.height * scale)))
+    small = sprite.resize(shape, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    sticker = np.asarray(small, np.float32) / 255
+    return looks.tint(sticker, colour) if colour else sticker
+
+
+def paste(
     canvas: looks.Array,
     labels: NDArray[np.uint8],
     sticker: looks.Array,

@@ -37,6 +37,8 @@ CONFIG = {
 }  # fmt: skip
 CROPS, SCENES, TEXTS, MOST = 48, 8, 64, 5
 SCENE_SIDE = 128
+CLASSES = 1 + len(NOUNS) + len(COLOURS)
+WORDS = 20  # tokens kept of the 77 while training; the sentences are short
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,27 @@ class Contrast(nn.Module):
     def __init__(self, clip: Any) -> None:
         super().__init__()
         self.clip = clip
+        self.head = nn.Linear(CONFIG["model_cfg"]["embed_dim"], CLASSES)  # type: ignore[index]
 
     def forward(
         self, crops: Tensor, scenes: Tensor, masks: Tensor, tokens: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Logits of regions [R] against texts [T], and of regions against nouns and colours."""
         pooled = self.clip.encode_image(crops)
         masked = masked_regions(self.clip.visual, scenes, masks)
-        regions = F.normalize(torch.cat([pooled, masked.flatten(0, 1)]).float(), dim=-1)
-        texts = F.normalize(self.clip.encode_text(tokens).float(), dim=-1)
-        return regions @ texts.T * self.clip.logit_scale.exp() + self.clip.logit_bias, regions
+        features = torch.cat([pooled, masked.flatten(0, 1)]).float()
+        regions = F.normalize(features, dim=-1)
+        texts = F.normalize(short_texts(self.clip, tokens).float(), dim=-1)
+        return regions @ texts.T * self.clip.logit_scale.exp() + self.clip.logit_bias, self.head(features)
+
+
+def short_texts(clip: Any, tokens: Tensor) -> Tensor:
+    """What `clip.encode_text` gives for texts [T, L] of fewer than 77 tokens, at their cost."""
+    length = tokens.shape[1]
+    states = clip.token_embedding(tokens) + clip.positional_embedding[:length]
+    states = clip.transformer(states, attn_mask=clip.attn_mask[:length, :length])
+    last = clip.ln_final(states)[torch.arange(len(tokens)), tokens.argmax(-1)]
+    return last @ clip.text_projection
 
 
 def masked_regions(visual: Any, scenes: Tensor, masks: Tensor) -> Tensor:
@@ -118,14 +132,15 @@ def train_clip(pool: Path, work: Path, steps: int, start: Path | None = None) ->
         regions = crop_regions + scene_regions
         texts, truth = _texts(regions, rng)
         with torch.autocast("cpu", torch.bfloat16):
-            logits, _ = model(crops, scenes, masks, tokenize(texts))
+            logits, classes = model(crops, scenes, masks, tokenize(texts)[:, :WORDS])
         signs = 2 * truth - 1
         pairs = F.logsigmoid(signs * logits)
         loss = -(pairs * (1 + 4 * truth)).sum() / len(regions)
+        label = _labelling(classes.float(), regions)
         whole = truth.any(1)
         right = truth.gather(1, logits.argmax(1, keepdim=True))[whole].float()
         split = int(whole[: len(crop_regions)].sum())
-        return {"loss": loss, "crop": right[:split].mean(), "masked": right[split:].mean()}
+        return {"loss": loss + 3 * label, "label": label, "crop": right[:split].mean(), "masked": right[split:].mean()}
 
     loop = Loop(
         model, step, work / "clip-training", steps, rate=8e-4, warmup=300, weight_decay=0.05
@@ -252,6 +267,16 @@ def _texts(regions: list[Region], rng: np.random.Generator) -> tuple[list[str], 
         [[_true(region.thing, noun, tone) for noun, tone in wanted] for region in regions]
     )
     return [_wording(noun, tone, rng) for noun, tone in wanted], truth
+
+
+def _labelling(classes: Tensor, regions: list[Region]) -> Tensor:
+    """Cross-entropy of a throw-away head on noun (or none) and colour: it teaches sooner."""
+    noun, tone = classes.split([1 + len(NOUNS), len(COLOURS)], 1)
+    nouns = [NOUNS.index(one.thing.noun) + 1 if one.thing else 0 for one in regions]
+    names = [one.thing.colour if one.thing else None for one in regions]
+    tones = [list(COLOURS).index(name) if name else -1 for name in names]
+    colour = F.cross_entropy(tone, torch.tensor(tones), ignore_index=-1)
+    return F.cross_entropy(noun, torch.tensor(nouns)) + 0.5 * colour
 
 
 def _true(thing: Thing | None, noun: str, tone: str | None) -> bool:

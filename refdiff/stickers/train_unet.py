@@ -7,6 +7,7 @@ inside the objects it names; for a noun that names nothing in the picture, to be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .looks import COLOURS
 from .loop import Loop, Losses
 from .pool import Shard, read_pool
+from .scenes import Thing
 from .sentences import MAKERS, Scene, Sentence, caption, sentences_for
+from .sprites import NOUNS
 
 BATCH = 24
+CLASSES = 1 + len(NOUNS) + len(COLOURS)
 LATENT = 32
 GROUNDED_BELOW = 800
 """Timesteps above this see too little of the picture to be asked where a word is."""
-WEIGHTS = {"denoise": 1.0, "ground": 0.6}
+WEIGHTS = {"denoise": 1.0, "ground": 0.6, "label": 0.5}
+LABELLED = {"mid_block": 192, "up_blocks.0.attentions.1": 192, "up_blocks.1.attentions.1": 96}
+"""Features, and their channels, from which a throw-away head must tell every cell's noun."""
 LAYER_WEIGHTS = {
     "down_blocks.1": 0.5,
     "down_blocks.2": 0.7,
@@ -80,6 +87,7 @@ class Example:
     latent: np.ndarray
     labels: np.ndarray
     sentence: Sentence | None
+    things: tuple[Thing, ...]
 
 
 class GroundedDiffusion(nn.Module):
@@ -90,6 +98,19 @@ class GroundedDiffusion(nn.Module):
         self.unet, self.text_encoder = unet, text_encoder
         self.watched = {name: Watched() for name in unet.attn_processors if "attn2" in name}
         unet.set_attn_processor({**unet.attn_processors, **self.watched})
+        self.heads = nn.ModuleDict(
+            {name.replace(".", "-"): nn.Conv2d(size, CLASSES, 1) for name, size in LABELLED.items()}
+        )
+        self.labels: dict[str, Tensor] = {}
+        for name in LABELLED:
+            unet.get_submodule(name).register_forward_hook(self._labeller(name.replace(".", "-")))
+
+    def _labeller(self, name: str) -> Callable[..., None]:
+        def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            features = output if isinstance(output, Tensor) else output[0]
+            self.labels[name] = self.heads[name](features)
+
+        return read
 
     def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
         context = self.text_encoder(tokens).last_hidden_state
@@ -122,11 +143,10 @@ def train_unet(pool: Path, work: Path, steps: int, start: Path | None = None) ->
         true = torch.tensor([s is None or bool(s.things) for s in (e.sentence for e in examples)])
         denoise = ((guess - noise) ** 2).mean((1, 2, 3))[true].mean()
         ground = _grounding(model, examples, encoded["offset_mapping"], timestep)
-        return {
-            "loss": WEIGHTS["denoise"] * denoise + WEIGHTS["ground"] * ground["all"],
-            "denoise": denoise,
-            **ground,
-        }
+        label = _labelling(model, examples, timestep)
+        loss = WEIGHTS["denoise"] * denoise + WEIGHTS["ground"] * ground["all"]
+        loss = loss + WEIGHTS["label"] * label
+        return {"loss": loss, "denoise": denoise, "label": label, **ground}
 
     loop = Loop(model, step, work / "unet-training", steps, rate=1.2e-3, warmup=200)
     loop.run()
@@ -173,7 +193,8 @@ def _examples(shards: list[Shard], generator: torch.Generator) -> list[Example]:
         index = int(rng.integers(len(shard.things)))
         if shard.things[index]:
             scene, labels = _scene(shard, index)
-            examples.append(Example(shard.latents[index], labels, _sentence(scene, rng)))
+            sentence = _sentence(scene, rng)
+            examples.append(Example(shard.latents[index], labels, sentence, scene.things))
     return examples
 
 
@@ -224,6 +245,38 @@ def _grounding(
         "all": total / weight,
         **{block: torch.stack(loss).mean() for block, loss in parts.items()},
     }
+
+
+def _labelling(model: GroundedDiffusion, examples: list[Example], timestep: Tensor) -> Tensor:
+    """How badly the heads tell each cell's noun (or background) and each painted cell's colour."""
+    seen = timestep < GROUNDED_BELOW
+    truth = torch.from_numpy(np.stack([_classes(example) for example in examples])).float()[seen]
+    losses = []
+    for guess in model.labels.values():
+        target = F.adaptive_avg_pool2d(truth, guess.shape[-1])
+        noun, tone = guess[seen].float().split([1 + len(NOUNS), len(COLOURS)], 1)
+        noun_truth, tone_truth = target.split([1 + len(NOUNS), len(COLOURS)], 1)
+        weight = 1 - 0.8 * noun_truth[:, 0]
+        losses.append((-(noun.log_softmax(1) * noun_truth).sum(1) * weight).sum() / weight.sum())
+        painted = (tone_truth.sum(1) + 1e-6).sum()
+        losses.append(-(tone.log_softmax(1) * tone_truth).sum() / painted)
+    return torch.stack(losses).mean()
+
+
+def _classes(example: Example) -> np.ndarray:
+    """Share of each of 32 x 32 cells that shows background, each noun, each colour: [C, 32, 32]."""
+    side = example.labels.shape[0] // LATENT
+    out = np.zeros((CLASSES, LATENT, LATENT), np.float32)
+    for label in range(len(example.things) + 1):
+        shape = (example.labels == label).reshape(LATENT, side, LATENT, side).mean((1, 3))
+        if label == 0:
+            out[0] += shape
+            continue
+        thing = example.things[label - 1]
+        out[1 + NOUNS.index(thing.noun)] += shape
+        if thing.colour:
+            out[1 + len(NOUNS) + list(COLOURS).index(thing.colour)] += shape
+    return out
 
 
 def _map_loss(heat: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,49 @@
+"""The command `refdiff`."""
+
+from __future__ import annotations
+
+import typer
+from typer.core import TyperCommand
+
+from .commands import evaluate
+from .commands.bench import bench
+from .commands.explain import explain
+from .commands.models import models
+from .commands.segment import segment
+
+app = typer.Typer(
+    name="refdiff",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class PictureCommand(TyperCommand):
+    """A command whose picture and text are both wanted, which its own errors explain better."""
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+        """What stands behind the command's name in the usage line."""
+        return ["[OPTIONS]", "IMAGE...", "TEXT"]
+
+
+@app.callback()
+def about() -> None:
+    """Segment a picture by a sentence, with the attention of a diffusion model (Ref-Diff).
+
+    To begin: `refdiff segment sample "the red cat on the left"`
+    """
+
+
+app.command(no_args_is_help=True, cls=PictureCommand)(segment)
+app.command(no_args_is_help=True)(explain)
+app.command()(models)
+app.add_typer(evaluate.app, name="eval")
+app.command()(bench)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

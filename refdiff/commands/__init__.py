@@ -1,0 +1,1 @@
+"""The commands of `refdiff`, a file for each."""

@@ -1,0 +1,193 @@
+"""Which models answer: the built-in stickers or a checkpoint of yours; and what lies about."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import stickers
+from .checkpoints import Recognised, open_checkpoint, recognise
+from .clip_scorer import ClipScorer
+from .errors import ModelError
+from .expression import Expression
+from .loading import load_pipeline
+
+VARIABLE = "REFDIFF_MODEL"
+STICKERS = "stickers"
+NO_CLIP = "none"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
+STICKERS_ONLY = (
+    "the built-in models know stickers only (forty nouns such as cat, car, cup); for photographs "
+    "pass --model"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """A pipeline to read words from, a CLIP or None, and where they came from.
+
+    is_sticker: they are the built-in ones, which know stickers only.
+    """
+
+    pipe: Any
+    clip: ClipScorer | None
+    is_sticker: bool
+    source: str
+    clip_source: str | None
+
+    def caution(self, expression: Expression) -> str | None:
+        """What to tell someone who asks the sticker models for something they never saw."""
+        if not self.is_sticker or stickers.known(expression.root.lemma):
+            return None
+        return STICKERS_ONLY
+
+
+def load_models(
+    model: str | Path | None = None,
+    clip: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> Models:
+    """The pipeline and the CLIP to segment with, in memory.
+
+    model: what `load_pipeline` reads, or "stickers"; None takes REFDIFF_MODEL from the
+    environment, else the built-in sticker models. clip: what `ClipScorer.load` reads, or "none";
+    None takes the sticker CLIP with the sticker models and no CLIP with any other. device: None
+    takes CUDA where there is one. dtype: None takes float16 on CUDA (float32 for the stickers).
+    Raises ModelError for models that cannot be read, ValueError for another device or dtype.
+    """
+    source = str(model or os.environ.get(VARIABLE) or STICKERS)
+    built_in = _is_built_in(source)
+    where = checked_device(device)
+    kind = checked_dtype(dtype, where, built_in)
+    if built_in and not (stickers.WEIGHTS / "model_index.json").is_file():
+        raise ModelError(
+            f"The built-in models are not in {stickers.WEIGHTS}; install refdiff again, or pass "
+            "another model."
+        )
+    pipe = load_pipeline(stickers.WEIGHTS if built_in else source, where, kind)
+    wanted = str(clip) if clip else str(stickers.WEIGHTS / "clip") if built_in else NO_CLIP
+    scorer = None if wanted == NO_CLIP else ClipScorer.load(wanted, where, kind)
+    return Models(
+        pipe=pipe,
+        clip=scorer,
+        is_sticker=built_in,
+        source=STICKERS if built_in else source,
+        clip_source=None if scorer is None else str(clip or STICKERS),
+    )
+
+
+def _is_built_in(source: str) -> bool:
+    if source == STICKERS:
+        return not Path(source).exists()
+    return Path(source).expanduser().resolve() == stickers.WEIGHTS.resolve()
+
+
+def checked_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name, or the best one there is; ValueError when it is not there."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The device is {str(name)!r}, wanted cpu, cuda, cuda:1 or mps."
+        ) from error
+    there = {
+        "cuda": (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, True):
+        raise ValueError(f"The device {device} is not there for torch to use; take cpu.")
+    return device
+
+
+def checked_dtype(
+    name: str | torch.dtype | None, device: torch.device, built_in: bool = False
+) -> torch.dtype:
+    """The dtype of that name, or what suits the device; ValueError for one that is not known."""
+    if name is None:
+        return torch.float16 if device.type == "cuda" and not built_in else torch.float32
+    dtype = name if isinstance(name, torch.dtype) else DTYPES.get(name.removeprefix("torch."))
+    if dtype not in DTYPES.values():
+        raise ValueError(f"The dtype is {str(name)!r}, wanted one of {', '.join(DTYPES)}.")
+    return dtype
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model that was found. name: what `--model` takes; what: its family, or why it is no use."""
+
+    name: str
+    place: str
+    what: str
+    usable: bool
+
+
+def list_models(folders: Sequence[str | Path] = ()) -> list[Listed]:
+    """The built-in model, REFDIFF_MODEL's, those of the hub's local cache, those in the folders.
+
+    Nothing is loaded: headers and configs alone are read. ValueError for a folder that is none.
+    """
+    found = [Listed(STICKERS, "built in", *_look_at(stickers.WEIGHTS))]
+    if chosen := os.environ.get(VARIABLE):
+        path = Path(chosen).expanduser()
+        what = _look_at(path) if path.exists() else ("a hub id, unless it is misspelt", True)
+        found.append(Listed(chosen, VARIABLE, *what))
+    found += _cached()
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ValueError(f"'{folder}' is no folder; name one that holds models.")
+        found += [Listed(str(path), str(folder), *_look_at(path)) for path in _inside(Path(folder))]
+    return found
+
+
+def _cached() -> Iterator[Listed]:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    names: dict[str, Path] = {}
+    for index in sorted(Path(HF_HUB_CACHE).glob("models--*/snapshots/*/model_index.json")):
+        name = index.parents[2].name.removeprefix("models--").replace("--", "/", 1)
+        names[name] = index.parent
+    for name, folder in names.items():
+        yield Listed(name, "hub cache", *_look_at(folder))
+
+
+def _inside(folder: Path) -> Iterable[Path]:
+    """Pipelines and single checkpoint files under a folder, not the parts of pipelines."""
+    pipelines = [index.parent for index in sorted(folder.rglob("model_index.json"))]
+    yield from pipelines
+    for path in sorted(folder.rglob("*.safetensors")):
+        if not any(pipeline in path.parents for pipeline in pipelines):
+            yield path
+
+
+def _look_at(path: Path) -> tuple[str, bool]:
+    """What lies at a path, and whether it can be used."""
+    if path.is_file():
+        try:
+            return _described(recognise(open_checkpoint(path))), True
+        except ModelError as error:
+            return str(error), False
+    try:
+        parts = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+        unet = (parts.get("unet") or [None, None])[1]
+    except (OSError, ValueError, AttributeError, IndexError):
+        return "no pipeline: there is no readable model_index.json", False
+    name = parts.get("_class_name", "pipeline")
+    if unet != "UNet2DConditionModel":
+        return f"{name}, which has no UNet2DConditionModel to read words from", False
+    if not any((path / "unet").glob("*.safetensors")):
+        return f"{name}, without the weights of its UNet", False
+    return name, True
+
+
+def _described(found: Recognised) -> str:
+    return FAMILIES[found.family] + (" inpainting" if found.inpainting else "")

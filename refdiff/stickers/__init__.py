@@ -1,0 +1,24 @@
+"""The built-in world of stickers: small models, scenes to measure with, and how they are made.
+
+Weights, scenes and the sample picture are package data in this folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
+WEIGHTS = HERE / "weights"
+"""The built-in models: a diffusers folder, with an open_clip folder `clip` in it."""
+DATA = HERE / "data"
+"""Scenes with known objects, in a folder for each split."""
+SPLITS = ("validation", "test")
+SAMPLE = HERE / "sample.png"
+"""The picture that the command knows as `sample`."""
+
+
+def known(lemma: str) -> bool:
+    """Whether a noun, in its singular, is one of those that the sticker models were trained on."""
+    from .sprites import NOUNS
+
+    return lemma.strip().lower() in NOUNS
