@@ -67,18 +67,18 @@ def count(masks: Tensor) -> Cells:
     rows, heights = _cut(height, down, masks.device)
     columns, widths = _cut(width, across, masks.device)
     within = one_hot(torch.arange(width, device=masks.device) // across).float()
-    shares = _rows_added(masks, down).float() @ within / (height * width)
-    filled = shares >= 0.5 * heights[:, None] * widths
+    pixels = _rows_added(masks, down).float() @ within
+    filled = pixels >= 0.5 * heights[:, None] * widths
     lost = ~filled.flatten(1).any(1)
-    filled = torch.where(lost[:, None, None], shares > 0, filled)
-    longer = max(height, width)
-    return Cells(shares, filled, rows, columns, (height / longer, width / longer))
+    filled = torch.where(lost[:, None, None], pixels > 0, filled)
+    span = (height / max(height, width), width / max(height, width))
+    return Cells(pixels / (height * width), filled, rows, columns, span)
 
 
 def _cut(size: int, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Middle and length of each cell of `step` pixels along a side of `size`, in shares of it."""
-    edges = torch.arange(0, size + step, step, device=device).clamp(max=size) / size
-    return (edges[1:] + edges[:-1]) / 2, edges[1:] - edges[:-1]
+    """A side of `size` pixels in cells of `step`: their middles in 0..1 and lengths in pixels."""
+    edges = torch.arange(0, size + step, step, device=device).clamp(max=size).float()
+    return (edges[1:] + edges[:-1]) / (2 * size), edges[1:] - edges[:-1]
 
 
 def _rows_added(masks: Tensor, step: int) -> Tensor:

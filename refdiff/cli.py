@@ -7,6 +7,7 @@ from typer.core import TyperCommand
 
 from .commands import evaluate
 from .commands.bench import bench
+from .commands.compare import compare
 from .commands.explain import explain
 from .commands.models import models
 from .commands.segment import segment
@@ -40,6 +41,7 @@ def about() -> None:
 app.command(no_args_is_help=True, cls=PictureCommand)(segment)
 app.command(no_args_is_help=True)(explain)
 app.command()(models)
+evaluate.app.command()(compare)
 app.add_typer(evaluate.app, name="eval")
 app.command()(bench)
 

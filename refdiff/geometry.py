@@ -20,6 +20,7 @@ from .relations import RELATIONS, related
 __all__ = ["PLACES", "RELATIONS", "SIZES", "Weighted", "instances", "weights"]
 
 FAINT = 0.1  # weight of what hardly fits the noun, and of masks that cover several things
+LEVEL = 1e-4  # things no farther apart on the line that is counted stand level
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _in_order(
 ) -> Tensor:
     """Weight of a rank: 1 for it, and 0.3 for each step that a thing stands away from it."""
     line, many = _line(things, order.side), int(counted.sum())
-    rank = (line[None, counted] < line[:, None]).sum(1) + 1
+    rank = (line[None, counted] < line[:, None] - LEVEL).sum(1) + 1
     first = many if order.rank < 0 else min(order.rank, many)
     if order.rank > many:
         notes.append(f"asked for number {order.rank} from the {order.side}, found {many}")

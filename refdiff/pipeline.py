@@ -137,6 +137,8 @@ class Look:
         if self._given is not None:
             return self._given
         settings = self.settings
+        if settings.threshold is not None:
+            return (heat >= settings.threshold)[None]
         masks = from_heat(
             heat, settings.thresholds, settings.reading, settings.components, settings.least_area
         )

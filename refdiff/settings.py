@@ -26,6 +26,7 @@ class Settings:
     normalise: Literal["mean", "layer"] = "mean"  # where c's min-max is taken
     quantise: bool = False  # c rounded to 8 bits (authors' code)
     snap: float = 0.0  # how far c follows the picture's edges, 0 (bilinear c) to 1
+    threshold: float | None = None  # cut c there, share of its range, instead of choosing a cut
     thresholds: int = 19  # |M|, from mu = 5 % to 95 %
     reading: str = "range"  # what mu is a share of: c's range, or the pixels ("percentile")
     components: bool = True  # also each connected part of each cut
@@ -50,6 +51,8 @@ class Settings:
         for name in ("alpha", "beta", "snap", "empty_below", "least_area"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted 0 to 1; correct it.")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise ValueError(f"threshold is {self.threshold}, wanted above 0 and below 1, or None.")
         if self.thresholds < 1 or self.shortlist < 1:
             raise ValueError(
                 f"thresholds is {self.thresholds} and shortlist {self.shortlist}, wanted 1 or more."

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..diffusers_capture import DiffusersCapture
+    from ..capture import Capture
     from ..models import Models
     from ..settings import Settings
 
@@ -129,7 +129,7 @@ class Ready:
     """Models in memory, and how they are to be used."""
 
     models: Models
-    capture: DiffusersCapture
+    capture: Capture
     settings: Settings
 
 

@@ -97,14 +97,14 @@ def stickers(
         from ..evaluation import evaluate, read_scenes
         from ..models import NO_CLIP
 
-        scenes = read_scenes(_folder(data, split))
+        scenes = read_scenes(folder_of(data, split))
         _check_halves(halves)
         clip = NO_CLIP if halves == "generative" else clip
         ready = _with_halves(make_ready(model, clip, device, dtype, profile, size, seed), halves)
         failures: list[str] = []
-        with _progress() as advance:
+        with progress_bar() as advance:
             report = evaluate(
-                scenes, _segmenter(ready, given_masks, failures), profile, limit, advance
+                scenes, segmenter_of(ready, given_masks, failures), profile, limit, advance
             )
         if failures:
             count = f"note: {len(failures)} sentences were not understood and count as empty masks"
@@ -112,7 +112,7 @@ def stickers(
         print_json(report.to_dict(), 2) if as_json else _show(report)
 
 
-def _folder(data: Path | None, split: str) -> Path:
+def folder_of(data: Path | None, split: str) -> Path:
     from ..stickers import DATA, SPLITS
 
     if data is None and split not in SPLITS:
@@ -133,7 +133,7 @@ def _with_halves(ready: Ready, halves: str | None) -> Ready:
     return replace(ready, settings=alone) if halves == "clip" else ready
 
 
-def _segmenter(ready: Ready, given: bool, failures: list[str]) -> Segmenter:
+def segmenter_of(ready: Ready, given: bool, failures: list[str]) -> Segmenter:
     """What `evaluate` asks; sentences that cannot be read are added to `failures`."""
     import torch
 
@@ -167,7 +167,7 @@ def _segmenter(ready: Ready, given: bool, failures: list[str]) -> Segmenter:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error; what it gives is called with (done, total)."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn

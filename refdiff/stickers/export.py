@@ -29,9 +29,13 @@ def export(work: Path, folder: Path = WEIGHTS) -> None:
     UNet2DConditionModel.from_pretrained(work / "unet").half().save_pretrained(folder / "unet")
     _save_text_encoder(work / "text_encoder", folder / "text_encoder")
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-        set_alpha_to_one=False, steps_offset=1,
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
     scheduler.save_pretrained(folder / "scheduler")
     shutil.copytree(CONFIGS / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
     shutil.copytree(work / "clip", folder / "clip", dirs_exist_ok=True)

@@ -114,8 +114,21 @@ def noisy(rgb: Array, rng: np.random.Generator) -> Array:
 
 
 STYLE_CHANGES = (
-    hue, hue, grey, posterise, drawn, flat, lit, lit, textured, toned, toned, blurred, sharpened, merged,
-)  # fmt: skip
+    hue,
+    hue,
+    grey,
+    posterise,
+    drawn,
+    flat,
+    lit,
+    lit,
+    textured,
+    toned,
+    toned,
+    blurred,
+    sharpened,
+    merged,
+)
 COLOUR_SAFE_CHANGES = (lit, lit, textured, blurred, sharpened, noisy)
 
 
@@ -174,9 +187,11 @@ def _striped(rng: np.random.Generator, size: int) -> Array:
     if rng.random() < 0.3:
         wave = wave * np.sin(2 * np.pi * (np.cos(angle) * y - np.sin(angle) * x) / period)
     share = (wave > 0)[..., None] if rng.random() < 0.7 else wave[..., None] / 2 + 0.5
-    return np.where(share, _colour(rng), _colour(rng)) if share.dtype == bool else (
-        share * _colour(rng) + (1 - share) * _colour(rng)
-    )  # fmt: skip
+    return (
+        np.where(share, _colour(rng), _colour(rng))
+        if share.dtype == bool
+        else (share * _colour(rng) + (1 - share) * _colour(rng))
+    )
 
 
 def _shaped(rng: np.random.Generator, size: int) -> Array:

@@ -102,9 +102,11 @@ class Loop:
 
     def _save(self, optimiser: torch.optim.Optimizer) -> None:
         state = {
-            "module": self.module.state_dict(), "mean": self.mean,
-            "optimiser": optimiser.state_dict(), "done": self.done,
-        }  # fmt: skip
+            "module": self.module.state_dict(),
+            "mean": self.mean,
+            "optimiser": optimiser.state_dict(),
+            "done": self.done,
+        }
         partial = self.folder / "checkpoint.partial"
         torch.save(state, partial)
         partial.replace(self.folder / "checkpoint.pt")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import SAMPLE, looks
+from . import SAMPLE
 from .scenes import SIZE, Drawing, Thing, paste, sticker_from
 from .sprites import HELD_OUT_STYLE, load_sprites
 

@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..evaluation.scenes import SceneObject
+from ..evaluation.scenes import SceneObject, write_scenes
 from ..evaluation.scenes import Sentence as Asked
-from ..evaluation.scenes import write_scenes
 from .scenes import Drawing, draw_scene
 from .sentences import MAKERS, Scene, Sentence, sentences_for
 from .sprites import HELD_OUT_STYLE, Sprites, load_sprites
 
 SEEDS = {"validation": 1, "test": 2}
 PICTURES = 320
-SENTENCES = 3
+SENTENCES = 2
 """Sentences per picture, the kinds that have the fewest so far first."""
 
 Entry = tuple[Image.Image, list[SceneObject], list[Asked]]

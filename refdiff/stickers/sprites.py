@@ -18,10 +18,11 @@ CODE_POINTS = {
     "fish": "1f41f", "bird": "1f426", "frog": "1f438", "pizza": "1f355", "banana": "1f34c",
     "house": "1f3e0", "guitar": "1f3b8", "flower": "1f33b", "mushroom": "1f344", "pig": "1f437",
     "cow": "1f42e", "bear": "1f43b", "rabbit": "1f430", "turtle": "1f422", "elephant": "1f418",
-    "bicycle": "1f6b2", "rocket": "1f680", "umbrella": "2602", "balloon": "1f388", "cake": "1f382",
-    "cup": "2615", "strawberry": "1f353", "carrot": "1f955", "snowman": "2603", "butterfly": "1f98b",
-    "penguin": "1f427", "chicken": "1f414", "bus": "1f68c", "train": "1f686", "boat": "26f5",
-    "airplane": "2708", "clock": "23f0", "book": "1f4d5", "hat": "1f3a9", "shoe": "1f45f",
+    "bicycle": "1f6b2", "rocket": "1f680", "umbrella": "2602", "balloon": "1f388",
+    "cake": "1f382", "cup": "2615", "strawberry": "1f353", "carrot": "1f955", "snowman": "2603",
+    "butterfly": "1f98b", "penguin": "1f427", "chicken": "1f414", "bus": "1f68c",
+    "train": "1f686", "boat": "26f5", "airplane": "2708", "clock": "23f0", "book": "1f4d5",
+    "hat": "1f3a9", "shoe": "1f45f",
 }  # fmt: skip
 NOUNS = tuple(CODE_POINTS)
 
@@ -39,11 +40,12 @@ TRAINING_STYLES = tuple(style for style in PACKAGES if style != HELD_OUT_STYLE)
 
 # Sets that carry no code points name their icons in their own way.
 FXEMOJI = {
-    "dog": "dog", "cat": "cat", "apple": "redapple", "car": "automobile", "tree": "deciduoustree",
-    "fish": "fish", "bird": "bird", "frog": "frog", "pizza": "sliceofpizza", "banana": "banana",
-    "house": "housebuilding", "guitar": "guitar", "flower": "sunflower", "mushroom": "mushroom",
-    "pig": "pig", "cow": "cowface", "bear": "bear", "turtle": "turtle", "elephant": "elephant",
-    "bicycle": "bicycle", "rocket": "rocket", "umbrella": "umbrella umbrellawithraindrops", "balloon": "balloon",
+    "dog": "dog", "cat": "cat", "apple": "redapple", "car": "automobile",
+    "tree": "deciduoustree", "fish": "fish", "bird": "bird", "frog": "frog",
+    "pizza": "sliceofpizza", "banana": "banana", "house": "housebuilding", "guitar": "guitar",
+    "flower": "sunflower", "mushroom": "mushroom", "pig": "pig", "cow": "cowface",
+    "bear": "bear", "turtle": "turtle", "elephant": "elephant", "bicycle": "bicycle",
+    "rocket": "rocket", "umbrella": "umbrella umbrellawithraindrops", "balloon": "balloon",
     "cake": "birthdaycake", "cup": "hotbeverage", "strawberry": "strawberry",
     "snowman": "snowmanwithoutsnow", "penguin": "penguin", "chicken": "chicken", "bus": "bus",
     "train": "train", "boat": "sailboat", "airplane": "airplane", "clock": "alarmclock",
@@ -51,14 +53,14 @@ FXEMOJI = {
 }  # fmt: skip
 STREAMLINE = {
     "dog": "dog-face", "cat": "cat-face", "apple": "red-apple", "frog": "frog-face",
-    "bird": "bird-1 bird-2", "pizza": "pizza-1 pizza-2", "guitar": "guitar", "mushroom": "mushroom",
-    "pig": "pig-face", "cow": "cow-face", "bear": "bear-face", "rabbit": "rabbit-face",
-    "turtle": "turtle", "elephant": "elephant", "bicycle": "bicycle", "rocket": "rocket",
-    "umbrella": "umbrella", "balloon": "balloon", "house": "house-with-garden",
-    "cake": "birthday-cake-1 birthday-cake-2 birthday-cake-3", "penguin": "penguin-1 penguin-2",
-    "cup": "hot-beverage-1 hot-beverage-2", "strawberry": "strawberry-1 strawberry-2",
-    "snowman": "snowman", "chicken": "chicken", "bus": "bus", "airplane": "airplane",
-    "shoe": "running-shoe",
+    "bird": "bird-1 bird-2", "pizza": "pizza-1 pizza-2", "guitar": "guitar",
+    "mushroom": "mushroom", "pig": "pig-face", "cow": "cow-face", "bear": "bear-face",
+    "rabbit": "rabbit-face", "turtle": "turtle", "elephant": "elephant", "bicycle": "bicycle",
+    "rocket": "rocket", "umbrella": "umbrella", "balloon": "balloon",
+    "house": "house-with-garden", "cake": "birthday-cake-1 birthday-cake-2 birthday-cake-3",
+    "penguin": "penguin-1 penguin-2", "cup": "hot-beverage-1 hot-beverage-2",
+    "strawberry": "strawberry-1 strawberry-2", "snowman": "snowman", "chicken": "chicken",
+    "bus": "bus", "airplane": "airplane", "shoe": "running-shoe",
 }  # fmt: skip
 
 Sprites = dict[str, dict[str, list[Image.Image]]]

@@ -30,11 +30,28 @@ CONFIG = {
         "embed_dim": 128,
         "init_logit_scale": 2.3026,
         "init_logit_bias": -5.0,
-        "vision_cfg": {"image_size": 64, "layers": 6, "width": 192, "head_width": 32, "patch_size": 8},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
+        "vision_cfg": {
+            "image_size": 64,
+            "layers": 6,
+            "width": 192,
+            "head_width": 32,
+            "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 128,
+            "heads": 4,
+            "layers": 2,
+        },
     },
-    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"},
-}  # fmt: skip
+    "preprocess_cfg": {
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    },
+}
 CROPS, SCENES, TEXTS, MOST = 48, 8, 64, 5
 SCENE_SIDE = 128
 CLASSES = 1 + len(NOUNS) + len(COLOURS)
@@ -71,7 +88,9 @@ class Contrast(nn.Module):
         features = torch.cat([pooled, masked.flatten(0, 1)]).float()
         regions = F.normalize(features, dim=-1)
         texts = F.normalize(short_texts(self.clip, tokens).float(), dim=-1)
-        return regions @ texts.T * self.clip.logit_scale.exp() + self.clip.logit_bias, self.head(features)
+        return regions @ texts.T * self.clip.logit_scale.exp() + self.clip.logit_bias, self.head(
+            features
+        )
 
 
 def short_texts(clip: Any, tokens: Tensor) -> Tensor:
@@ -140,7 +159,12 @@ def train_clip(pool: Path, work: Path, steps: int, start: Path | None = None) ->
         whole = truth.any(1)
         right = truth.gather(1, logits.argmax(1, keepdim=True))[whole].float()
         split = int(whole[: len(crop_regions)].sum())
-        return {"loss": loss + 3 * label, "label": label, "crop": right[:split].mean(), "masked": right[split:].mean()}
+        return {
+            "loss": loss + 3 * label,
+            "label": label,
+            "crop": right[:split].mean(),
+            "masked": right[split:].mean(),
+        }
 
     loop = Loop(
         model, step, work / "clip-training", steps, rate=8e-4, warmup=300, weight_decay=0.05
@@ -283,8 +307,16 @@ def _true(thing: Thing | None, noun: str, tone: str | None) -> bool:
     return thing is not None and thing.noun == noun and (tone is None or thing.colour == tone)
 
 
-ENDINGS = ("on the left", "on the right", "at the top", "at the bottom", "from the left", "next to the {}",
-           "to the left of the {}", "above the {}")  # fmt: skip
+ENDINGS = (
+    "on the left",
+    "on the right",
+    "at the top",
+    "at the bottom",
+    "from the left",
+    "next to the {}",
+    "to the left of the {}",
+    "above the {}",
+)
 
 
 def _wording(noun: str, tone: str | None, rng: np.random.Generator) -> str:

@@ -46,21 +46,35 @@ def new_unet() -> Any:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=LATENT, block_out_channels=(32, 96, 192), layers_per_block=1, norm_num_groups=32,
+        sample_size=LATENT,
+        block_out_channels=(32, 96, 192),
+        layers_per_block=1,
+        norm_num_groups=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=128, attention_head_dim=4,
-    )  # fmt: skip
+        cross_attention_dim=128,
+        attention_head_dim=4,
+    )
 
 
 def new_text_encoder() -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=49408, hidden_size=128, intermediate_size=512, num_hidden_layers=3,
-        num_attention_heads=4, max_position_embeddings=77, hidden_act="quick_gelu",
-        bos_token_id=49406, eos_token_id=49407, pad_token_id=49407, projection_dim=128,
-    ))  # fmt: skip
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+            hidden_act="quick_gelu",
+            bos_token_id=49406,
+            eos_token_id=49407,
+            pad_token_id=49407,
+            projection_dim=128,
+        )
+    )
 
 
 class Watched:

@@ -26,10 +26,14 @@ def new_vae() -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(32, 32, 64, 128), layers_per_block=1, norm_num_groups=32, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 32, 64, 128),
+        layers_per_block=1,
+        norm_num_groups=32,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         sample_size=256,
-    )  # fmt: skip
+    )
 
 
 class EncoderTraining(nn.Module):
@@ -40,9 +44,13 @@ class EncoderTraining(nn.Module):
         self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
         nn.init.constant_(self.quant_conv.bias[4:], -6.0)  # a sharp posterior, or nothing is learnt
         self.head = nn.Sequential(
-            nn.Conv2d(4, 192, 3, padding=1), nn.SiLU(), nn.Conv2d(192, 192, 3, padding=1), nn.SiLU(),
-            nn.Conv2d(192, 192, 1), nn.PixelShuffle(8),
-        )  # fmt: skip
+            nn.Conv2d(4, 192, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(192, 192, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(192, 192, 1),
+            nn.PixelShuffle(8),
+        )
         self.preview = nn.Conv2d(4, 3, 1)
 
     def forward(self, crops: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

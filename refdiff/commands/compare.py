@@ -1,0 +1,111 @@
+"""`refdiff eval compare`: every profile, with and without CLIP and given masks, as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from .common import Clip, Debug, Device, Dtype, Model, Ready, guarded, make_ready
+from .evaluate import Data, Limit, Split, folder_of, progress_bar, segmenter_of
+
+if TYPE_CHECKING:
+    from ..evaluation import Outcome, Scene
+    from ..settings import Settings
+
+FIXED_THRESHOLD = 0.5
+"""The best cut of the plain root map on the validation split, for the row it is compared in."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table."""
+
+    name: str
+    ready: Ready
+    given: bool
+
+
+def compare(
+    data: Data = None,
+    split: Split = "validation",
+    model: Model = None,
+    clip: Clip = None,
+    limit: Limit = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    debug: Debug = False,
+) -> None:
+    """Print the results table: all profiles, halves, own proposals and given masks.
+
+    Rows of one profile share its passes of the UNet, so that the whole costs little more than
+    its slowest profile. The output is markdown.
+    """
+    with guarded(debug):
+        from ..evaluation import Report, evaluate, kinds_table, read_scenes, table
+
+        scenes = _limited(read_scenes(folder_of(data, split)), limit)
+        variants = list(_variants(make_ready(model, clip, device, dtype, "default", None, 0)))
+        found: dict[str, list[Outcome]] = {variant.name: [] for variant in variants}
+        seconds = dict.fromkeys(found, 0.0)
+        with progress_bar() as advance:
+            for number, scene in enumerate(scenes, 1):
+                for variant in variants:
+                    segmenter = segmenter_of(variant.ready, variant.given, [])
+                    report = evaluate([scene], segmenter)
+                    found[variant.name] += report.outcomes
+                    seconds[variant.name] += report.seconds
+                advance(number, len(scenes))
+        reports = {name: Report(name, tuple(found[name]), seconds[name]) for name in found}
+        plain = {name: report.to_dict() for name, report in reports.items()}
+        for entry in plain.values():
+            entry["seconds_per_sentence"] = None  # rows share passes, so theirs mean nothing
+        typer.echo(table(plain))
+        typer.echo(f"\nmIoU by kind (`absent`: share of empty answers)\n\n{kinds_table(plain)}")
+        by_object = kinds_table(plain, "right_object")
+        typer.echo(f"\nRight object by kind\n\n{by_object}")
+
+
+def _limited(scenes: tuple[Scene, ...], limit: int | None) -> list[Scene]:
+    """The scenes of the first `limit` sentences."""
+    kept: list[Scene] = []
+    left = limit
+    for scene in scenes:
+        if left is not None and left <= 0:
+            break
+        kept.append(scene if left is None else replace(scene, sentences=scene.sentences[:left]))
+        left = None if left is None else left - len(scene.sentences)
+    return kept
+
+
+def _variants(ready: Ready) -> Iterator[Variant]:
+    """Every row, those with the same capture settings after each other."""
+    from ..evaluation.shared import SharedCapture
+    from ..settings import Settings
+
+    floor = ready.settings.empty_below
+    profiles = {
+        "paper": Settings.paper(),
+        "official, 1x native": Settings.official().sized(1.0),
+        "official, 2x native": Settings.official(),
+        "default": replace(ready.settings, empty_below=floor),
+    }
+    for profile, settings in profiles.items():
+        shared = replace(ready, capture=SharedCapture(ready.capture, settings.capture))
+        if profile == "default":
+            cut = replace(settings, threshold=FIXED_THRESHOLD, snap=0.0, bias="none")
+            yield Variant(f"root map cut at {FIXED_THRESHOLD}", _without_clip(shared, cut), False)
+        for given in (False, True):
+            kind = "given masks" if given else "own proposals"
+            yield Variant(f"{profile}, generative, {kind}", _without_clip(shared, settings), given)
+            if ready.models.clip is not None:
+                alone = replace(shared, settings=replace(settings, alpha=0.0))
+                yield Variant(f"{profile}, CLIP, {kind}", alone, given)
+                both = replace(shared, settings=settings)
+                yield Variant(f"{profile}, both, {kind}", both, given)
+
+
+def _without_clip(ready: Ready, settings: Settings) -> Ready:
+    return replace(ready, models=replace(ready.models, clip=None), settings=settings)
