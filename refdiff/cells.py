@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 GRID = 48  # cells a side at most
 NEARBY = 0.15  # distance over which closeness falls to 1/e
@@ -47,11 +46,12 @@ class Cells:
         outside: leave out the cells that the mask fills.
         """
         y, x = heat.nonzero(as_tuple=True)
-        down = (self.rows[:, None] - self.rows[None, y]) * self.span[0]
-        across = self._to_nearest_in_row()[:, :, x] * self.span[1]
-        far = (down.square() + across.square()).amin(1).sqrt()
-        near = torch.exp(-far / NEARBY) * heat[y, x]
-        return (near * (far > 0) if outside else near).sum(1)
+        down = ((self.rows[:, None] - self.rows[y]) * self.span[0]).square()
+        across = (self._to_nearest_in_row() * self.span[1]).square()
+        columns = across.permute(2, 1, 0).contiguous().index_select(0, x)
+        far = (columns + down.T[:, :, None]).amin(1).sqrt()
+        near = torch.exp(-far / NEARBY) * heat[y, x, None]
+        return (near * (far > 0) if outside else near).sum(0)
 
     def _to_nearest_in_row(self) -> Tensor:
         """Distance from each cell to the nearest filled one of its row: [N, h, w]."""
@@ -66,11 +66,12 @@ def count(masks: Tensor) -> Cells:
     down, across = -(-height // GRID), -(-width // GRID)
     rows, heights = _cut(height, down, masks.device)
     columns, widths = _cut(width, across, masks.device)
-    within = one_hot(torch.arange(width, device=masks.device) // across).float()
-    pixels = _rows_added(masks, down).float() @ within
+    kind = torch.uint8 if down * across <= 255 else torch.int32  # bytes are added the fastest
+    pixels = _added(_added(masks.view(torch.uint8), 1, down, kind), 2, across, kind).float()
     filled = pixels >= 0.5 * heights[:, None] * widths
     lost = ~filled.flatten(1).any(1)
-    filled = torch.where(lost[:, None, None], pixels > 0, filled)
+    if bool(lost.any()):
+        filled[lost] = pixels[lost] > 0
     span = (height / max(height, width), width / max(height, width))
     return Cells(pixels / (height * width), filled, rows, columns, span)
 
@@ -81,13 +82,16 @@ def _cut(size: int, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return (edges[1:] + edges[:-1]) / (2 * size), edges[1:] - edges[:-1]
 
 
-def _rows_added(masks: Tensor, step: int) -> Tensor:
-    """Every `step` rows of pixels added to one: [N, h, W]; as bytes, which is the fastest."""
-    kind = torch.uint8 if step <= 255 else torch.int32
-    pixels, whole = masks.view(torch.uint8), masks.shape[1] // step * step
-    added = pixels[:, :whole].unflatten(1, (-1, step)).sum(2, dtype=kind)
-    rest = pixels[:, whole:].sum(1, keepdim=True, dtype=kind)
-    return torch.cat([added, rest], 1) if whole < masks.shape[1] else added
+def _added(pixels: Tensor, axis: int, step: int, kind: torch.dtype) -> Tensor:
+    """Every `step` entries along an axis added to one, the last of them being perhaps fewer."""
+    whole = pixels.shape[axis] // step * step
+    first, rest = pixels.tensor_split([whole], axis)
+    added = first.unflatten(axis, (-1, step)).sum(axis + 1, dtype=kind)
+    return (
+        torch.cat([added, rest.sum(axis, keepdim=True, dtype=kind)], axis)
+        if rest.numel()
+        else added
+    )
 
 
 def boxes(masks: Tensor) -> Tensor:

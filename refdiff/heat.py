@@ -44,30 +44,43 @@ def enlarged(mask: Tensor, size: tuple[int, int]) -> Tensor:
 def snapped(heat: Tensor, picture: Tensor, amount: float) -> Tensor:
     """Heat [H, W] drawn towards the edges of the picture [3, H, W], again 0..1.
 
-    amount: share of the filtered heat, 0..1. A colour guided filter (He et al., 2013).
+    amount: share of the filtered heat, 0..1.
     """
     filtered = guided_filter(heat, picture, max(2, round(RADIUS * max(heat.shape))))
     return min_max(torch.lerp(heat, filtered.clamp(0, 1), amount))
 
 
-def guided_filter(source: Tensor, guide: Tensor, radius: int, epsilon: float = 1e-3) -> Tensor:
-    """source [H, W] as a locally linear function of the colours of guide [3, H, W]."""
+def guided_filter(
+    source: Tensor, guide: Tensor, radius: int, epsilon: float = 1e-3, coarser: int = 2
+) -> Tensor:
+    """source [H, W] as a locally linear function of the colours of guide [3, H, W].
 
-    def mean(stack: Tensor) -> Tensor:
-        return _box_mean(stack, radius)
-
-    pairs = (guide[:, None] * guide[None]).flatten(0, 1)
-    means = mean(torch.cat([guide, source[None], guide * source, pairs]))
-    colour, level, shared, square = means[:3], means[3], means[4:7], means[7:]
+    The colour guided filter (He et al., TPAMI 2013), its coefficients worked out on a grid
+    `coarser` times smaller (He and Sun, arXiv 1505.00996).
+    """
+    height, width = source.shape
+    size = max(1, height // coarser), max(1, width // coarser)
+    small = interpolate(torch.cat([guide, source[None]])[None], size, mode="area")[0]
+    colours, level = small[:3], small[3:]
+    pairs = (colours[:, None] * colours[None]).flatten(0, 1)
+    radius = max(1, radius // coarser)
+    means = _box_mean(torch.cat([small, colours * level, pairs]), radius)
+    colour, mean, shared, square = means[:3], means[3], means[4:7], means[7:]
     covariance = square.unflatten(0, (3, 3)) - colour[:, None] * colour[None]
     covariance = covariance + epsilon * torch.eye(3)[:, :, None, None]
-    slope = torch.linalg.solve(
-        covariance.permute(2, 3, 0, 1), (shared - colour * level).permute(1, 2, 0)
-    )
-    slope = slope.permute(2, 0, 1)
-    offset = level - (slope * colour).sum(0)
-    smooth = mean(torch.cat([slope, offset[None]]))
-    return (smooth[:3] * guide).sum(0) + smooth[3]
+    slope = _solved(covariance, shared - colour * mean)
+    offset = mean - (slope * colour).sum(0)
+    lines = _box_mean(torch.cat([slope, offset[None]]), radius)
+    lines = interpolate(lines[None], (height, width), mode="bilinear")[0]
+    return (lines[:3] * guide).sum(0) + lines[3]
+
+
+def _solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """x of matrix x = right in every place: matrix [3, 3, h, w] symmetric, right [3, h, w]."""
+    rows = [torch.linalg.cross(matrix[i - 2], matrix[i - 1], dim=0) for i in range(3)]
+    adjugate = torch.stack(rows, 1)
+    determinant = (matrix[0] * adjugate[:, 0]).sum(0)
+    return torch.einsum("ijhw,jhw->ihw", adjugate, right) / determinant
 
 
 def _box_mean(stack: Tensor, radius: int) -> Tensor:

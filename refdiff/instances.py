@@ -93,11 +93,11 @@ def _labels(filled: Tensor, evidence: list[float], overlap: float) -> list[int]:
     both, size = flat @ flat.T, flat.sum(1).clamp(min=1e-6)
     same = both / (size[:, None] + size - both) > overlap
     inside = both / size[:, None] > MOSTLY
-    alike, grids = (same | inside.T).tolist(), filled.cpu().numpy()
+    alike = [set(row.nonzero()[0].tolist()) for row in (same | inside.T).cpu().numpy()]
+    grids = filled.cpu().numpy()
     things: list[list[int]] = []
     for index in size.argsort(stable=True).tolist():
-        like = alike[index]
-        held = [thing for thing in things if any(like[member] for member in thing)]
+        held = [thing for thing in things if not alike[index].isdisjoint(thing)]
         joined = _joined(index, held, grids, evidence) if len(held) > 1 else held
         if joined is not None:
             things = [thing for thing in things if thing not in joined]
@@ -117,9 +117,10 @@ def _joined(
 
     parts = [grids[thing].any(0) & grids[index] for thing in held]
     sizes = [int(part.sum()) for part in parts]
-    pieces = ndimage.label(grids[index], structure=np.ones((3, 3)))[0]
-    reached = np.isin(pieces, np.unique(pieces[parts[sizes.index(max(sizes))]]))
-    touching = [bool((reached & part).any()) for part in parts]
+    pieces, many = ndimage.label(grids[index], structure=np.ones((3, 3)))
+    reached = np.zeros(many + 1, dtype=bool)
+    reached[pieces[parts[sizes.index(max(sizes))]]] = True
+    touching = [bool(reached[pieces[part]].any()) for part in parts]
     grown = [size >= SPECK * max(sizes) for size in sizes]
     if any(big and not touched for big, touched in zip(grown, touching, strict=True)):
         return None

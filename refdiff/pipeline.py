@@ -30,6 +30,7 @@ from .positional_bias import darkened
 from .proposals import from_heat, keep_largest, tidy
 from .result import Candidate, Segmentation
 from .settings import Settings
+from .things import best_cuts, separate
 
 DISTINCT = 0.5
 """IoU above which two proposals count as the same."""
@@ -139,8 +140,15 @@ class Look:
         settings = self.settings
         if settings.threshold is not None:
             return (heat >= settings.threshold)[None]
+        if settings.proposals == "things":
+            zones = separate(heat, settings.prominence)
+            return best_cuts(heat, zones, settings.thresholds, settings.least_area)
         masks = from_heat(
-            heat, settings.thresholds, settings.reading, settings.components, settings.least_area
+            heat,
+            settings.thresholds,
+            settings.reading,
+            settings.proposals == "parts",
+            settings.least_area,
         )
         return keep_largest(masks, settings.largest) if settings.largest else masks
 

@@ -29,7 +29,9 @@ class Settings:
     threshold: float | None = None  # cut c there, share of its range, instead of choosing a cut
     thresholds: int = 19  # |M|, from mu = 5 % to 95 %
     reading: str = "range"  # what mu is a share of: c's range, or the pixels ("percentile")
-    components: bool = True  # also each connected part of each cut
+    proposals: Literal["things", "cuts", "parts"] = "things"  # M: the best cut of each peak, every
+    # cut (the paper), or every cut and each of its connected parts
+    prominence: float = 0.25  # depth of the valley that makes two things of two peaks, share
     least_area: float = 0.002  # smallest proposal, share of the picture
     largest: int | None = None  # keep that many of the largest proposals (authors' code: 10)
     score: str = "otsu"  # s^G: contrast (the paper), otsu, weighted
@@ -43,12 +45,17 @@ class Settings:
     empty_below: float = 0.0  # presence under which the answer is "nothing found", 0..1
 
     def __post_init__(self) -> None:
-        for name, known in (("score", tuple(SCORES)), ("reading", READINGS), ("bias", BIASES)):
+        for name, known in (
+            ("score", tuple(SCORES)),
+            ("reading", READINGS),
+            ("bias", BIASES),
+            ("proposals", KINDS),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}, wanted one of {', '.join(known)}."
                 )
-        for name in ("alpha", "beta", "snap", "empty_below", "least_area"):
+        for name in ("alpha", "prominence", "beta", "snap", "empty_below", "least_area"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted 0 to 1; correct it.")
         if self.threshold is not None and not 0 < self.threshold < 1:
@@ -66,7 +73,7 @@ class Settings:
         """
         capture = CaptureSettings(timestep=101, grids=(1,), mode="probabilities")
         base = cls(
-            profile="paper", capture=capture, components=False, least_area=0.0, score="contrast",
+            profile="paper", capture=capture, proposals="cuts", least_area=0.0, score="contrast",
             alpha=0.1, beta=0.3, texts="paper", bias="paper", shortlist=10_000,
         )  # fmt: skip
         return replace(base, **changes)
@@ -80,7 +87,7 @@ class Settings:
         """
         base = cls(
             profile="official", capture=CaptureSettings.official(), normalise="layer",
-            quantise=True, components=False, least_area=0.0, largest=10, score="contrast",
+            quantise=True, proposals="cuts", least_area=0.0, largest=10, score="contrast",
             alpha=0.05 / 1.05, beta=0.3, crop=CropStyle.official(), texts="official",
             bias="official", shortlist=10_000,
         )  # fmt: skip
@@ -106,6 +113,7 @@ class Settings:
         return plain
 
 
+KINDS = ("things", "cuts", "parts")
 BIASES = ("geometry", "paper", "official", "none")
 PROFILES: dict[str, Callable[[], Settings]] = {
     "default": Settings,

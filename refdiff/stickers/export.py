@@ -1,4 +1,4 @@
-"""Puts the trained parts together as ordinary folders: a diffusers pipeline and an open_clip model."""
+"""Puts the trained parts together as ordinary folders, for diffusers and for open_clip."""
 
 from __future__ import annotations
 
