@@ -86,12 +86,9 @@ def _added(pixels: Tensor, axis: int, step: int, kind: torch.dtype) -> Tensor:
     """Every `step` entries along an axis added to one, the last of them being perhaps fewer."""
     whole = pixels.shape[axis] // step * step
     first, rest = pixels.tensor_split([whole], axis)
-    added = first.unflatten(axis, (-1, step)).sum(axis + 1, dtype=kind)
-    return (
-        torch.cat([added, rest.sum(axis, keepdim=True, dtype=kind)], axis)
-        if rest.numel()
-        else added
-    )
+    added = [first.unflatten(axis, (-1, step)).sum(axis + 1, dtype=kind)]
+    added += [rest.sum(axis, keepdim=True, dtype=kind)] if rest.numel() else []
+    return torch.cat(added, axis)
 
 
 def boxes(masks: Tensor) -> Tensor:

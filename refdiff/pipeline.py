@@ -34,6 +34,8 @@ from .things import best_cuts, separate
 
 DISTINCT = 0.5
 """IoU above which two proposals count as the same."""
+SPREAD = 0.3
+"""Difference of CLIP similarity that makes a thing e times less likely to be what the noun names."""
 
 
 def segment(
@@ -159,8 +161,10 @@ class Look:
         texts = self.clip.text_features([expression.text, noun.phrase, noun.word.text])
         if settings.texts == "official":
             crop_text, masked_text = texts[0], blend(texts, [0.5, 0.0, 0.5])
-        else:
+        elif settings.texts == "paper":
             crop_text = masked_text = blend(texts, [0.5, 0.5, 0.0])
+        else:
+            crop_text = masked_text = texts[1]
         return similarity(self._regions(masks, expression), crop_text, masked_text, settings.beta)
 
     def _regions(self, masks: Tensor, expression: Expression) -> RegionFeatures:
@@ -290,13 +294,13 @@ class _Found:
         )
 
 
-def evidence(heat: Tensor, masks: Tensor, clip: Tensor | None, spread: float = 0.1) -> Tensor:
+def evidence(heat: Tensor, masks: Tensor, clip: Tensor | None) -> Tensor:
     """How well each mask fits the noun by itself, whatever its size: [N] in 0..1, the best near 1.
 
-    The mean heat inside, relative to the best, times how close CLIP's similarity comes to its
-    best (e-fold per `spread`).
+    The square root of the mean heat inside, relative to the best, times how close CLIP's
+    similarity comes to its best (e-fold per `SPREAD`).
     """
     inside = masks.flatten(1).float()
     hot = inside @ heat.flatten() / inside.sum(1).clamp(min=1)
-    found = hot / hot.max().clamp(min=1e-6)
-    return found if clip is None else found * ((clip - clip.max()) / spread).exp()
+    found = (hot / hot.max().clamp(min=1e-6)).clamp(min=0).sqrt()
+    return found if clip is None else found * ((clip - clip.max()) / SPREAD).exp()

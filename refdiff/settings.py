@@ -38,7 +38,8 @@ class Settings:
     alpha: float = 0.1  # share of s^G in the sum, 0..1; the rest is s^D
     beta: float = 0.3  # share of CLIP's masked branch f_M in s^D, 0..1; the rest is the crop's f
     crop: CropStyle = field(default_factory=CropStyle)  # x * M
-    texts: Literal["paper", "official"] = "paper"  # r: mean of sentence and phrase, or per branch
+    texts: Literal["phrase", "paper", "official"] = "phrase"  # r: of the root's phrase, the mean of
+    # sentence and phrase, or (authors' code) one for each branch
     bias: Bias = "geometry"  # P: weights on masks, the paper's darkened picture, or none
     strength: float = 0.2  # of the geometric weights: s + strength * ln(weight)
     shortlist: int = 16  # proposals that CLIP looks at, best s^G first

@@ -257,6 +257,16 @@ def test_pictures_of_every_shape_keep_the_native_area(pipe: Any, size: tuple[int
     assert all(torch.isfinite(m).all() for m in maps.maps)
 
 
+def test_the_latent_is_the_scaled_mean_of_the_posterior(pipe: Any) -> None:
+    generator = torch.Generator().manual_seed(4)
+    pixels = torch.randint(0, 256, (128, 128, 3), generator=generator, dtype=torch.uint8)
+    encoded = DiffusersCapture(pipe).encode(Image.fromarray(pixels.numpy()))
+    with torch.no_grad():
+        posterior = pipe.vae.encode(pixels.permute(2, 0, 1)[None].float() / 127.5 - 1).latent_dist
+    assert torch.allclose(encoded.latent, posterior.mean * 0.18215, atol=1e-5)
+    assert encoded.size == (128, 128)
+
+
 def test_several_sentences_are_read_as_each_alone(pipe: Any, picture: Image.Image) -> None:
     capture = DiffusersCapture(pipe, grids=3)
     encoded = capture.encode(picture)
