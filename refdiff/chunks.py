@@ -31,7 +31,7 @@ _PLAIN = (*TOP, "side", "verb", "'s", "of", "from", "to")  # links that "not" le
 class Chunk:
     """A link and the words it opens: link "near", marks "next to", words "the red car".
 
-    denied: a "not" stands before the link, or a "no" after it.
+    denied: a "not" stands before the link, or a "no" is part of it.
     """
 
     link: str
@@ -102,14 +102,21 @@ def chunks(tokens: Sequence[Token]) -> list[Chunk]:
     while i < len(tokens):
         link, used = _link(tokens, i, done)
         if link is not None:
-            denied = i > 0 and tokens[i - 1].key in DENIALS
-            denied |= any(token.key == "no" for token in tokens[i + used : i + used + 1])
-            link = "other" if denied and link not in _PLAIN else link
-            done.append(Chunk(link, list(tokens[i : i + used]), denied=denied))
+            done.append(_opened(link, list(tokens[i : i + used]), done[-1]))
         if not used:
             done[-1].words.append(tokens[i])
         i += max(used, 1)
     return [chunk for chunk in done if chunk.words or chunk.link == "'s"]
+
+
+def _opened(link: str, marks: list[Token], last: Chunk) -> Chunk:
+    """A new chunk; what is "not next to the tree" or "with no hat" stands in another relation."""
+    denials = [word for word in last.words[-1:] if word.key in DENIALS]
+    denied = bool(denials) or any(mark.key == "no" for mark in marks)
+    if not denied or link in _PLAIN:
+        return Chunk(link, marks, denied=denied)
+    del last.words[len(last.words) - len(denials) :]
+    return Chunk("other", [*denials, *marks], denied=True)
 
 
 def _lead(tokens: Sequence[Token]) -> int:
@@ -136,7 +143,8 @@ def _link(tokens: Sequence[Token], i: int, done: list[Chunk]) -> tuple[str | Non
     for size in range(min(LONGEST, len(tokens) - i), 0, -1):
         kind = PHRASES.get(tuple(t.key for t in tokens[i : i + size]))
         if kind and not _continues(kind, tokens[i + size : i + size + 1], now, token):
-            return kind, size
+            no = kind not in _PLAIN and any(t.key == "no" for t in tokens[i + size : i + size + 1])
+            return kind, size + no
     if token.tag == "VBZ" and token.text == "'s":
         return "clause", 1
     if _is_verb(token, done) or _acts(tokens, i, now):
@@ -158,7 +166,7 @@ def _continues(kind: str, after: Sequence[Token], now: Chunk, token: Token) -> b
         return False
     plain = all(word.adjective for word in now.open) and bool(now.words)
     described = bool(after) and (after[0].role in ("colour", "size") or after[0].tag[:2] == "JJ")
-    return plain and described and not now.of_role("side")
+    return plain and described and not now.of_role("side", "quality")
 
 
 def _is_verb(token: Token, done: list[Chunk]) -> bool:

@@ -1,4 +1,4 @@
-"""Chunks put right: possessives turned round, "left side of the house" joined, the useless left out.
+"""Chunks put right: possessives turned round, "left side of the house" joined, idle words left out.
 
 What is left out here is listed as ignored later, because no part of the expression takes it.
 """
@@ -41,7 +41,7 @@ def fold(cut: Sequence[Chunk]) -> list[Chunk]:
         else:
             _continue_list(done, chunk)
             done.append(chunk)
-    return _owners_last(done)
+    return _owners_last([*sharing, *done])
 
 
 def _without_denied(chunk: Chunk) -> Chunk:

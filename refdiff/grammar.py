@@ -145,7 +145,8 @@ class Token:
 
     @property
     def key(self) -> str:
-        return re.sub(r"(?<=\w)-(?=\w)", "", self.text)
+        """The text without hyphens and without the weight of a prompt: "hat" for "hat:1.2"."""
+        return re.sub(r"(?<=\w)-(?=\w)|(?<=\w):[\d.]+$", "", self.text)
 
     @property
     def role(self) -> str:

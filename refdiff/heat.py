@@ -12,7 +12,7 @@ from .attention import min_max
 
 LONGEST = 256
 """Long side of the working size in pixels: heat, proposals and scores live there."""
-RADIUS = 0.06
+RADIUS = 0.1
 """Reach of the guided filter, in long sides."""
 
 
@@ -31,7 +31,8 @@ def to_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:
 def shrunk(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Masks [N, H, W] bool at a smaller size; a small one keeps the places it covers most."""
     small = interpolate(masks[:, None].float(), size, mode="area")[:, 0]
-    return small >= (0.5 * small.flatten(1).amax(1)).clamp(max=0.5)[:, None, None]
+    least = (0.5 * small.flatten(1).amax(1)).clamp(max=0.5)[:, None, None]
+    return (small >= least) & (small > 0)
 
 
 def enlarged(mask: Tensor, size: tuple[int, int]) -> Tensor:

@@ -33,7 +33,8 @@ STICKERS_ONLY = (
 class Models:
     """A pipeline to read words from, a CLIP or None, and where they came from.
 
-    is_sticker: they are the built-in ones, which know stickers only.
+    is_sticker: they are the built-in ones, which know stickers only. empty_below: the presence
+    under which these models should say that nothing was found; 0 where it was not measured.
     """
 
     pipe: Any
@@ -42,11 +43,17 @@ class Models:
     source: str
     clip_source: str | None
 
+    @property
+    def empty_below(self) -> float:
+        return stickers.EMPTY_BELOW if self.is_sticker else 0.0
+
     def caution(self, expression: Expression) -> str | None:
-        """What to tell someone who asks the sticker models for something they never saw."""
-        if not self.is_sticker or stickers.known(expression.root.lemma):
+        """What to tell whoever asks the sticker models, and more so for what they never saw."""
+        if not self.is_sticker:
             return None
-        return STICKERS_ONLY
+        if stickers.known(expression.root.lemma):
+            return STICKERS_ONLY
+        return f"{expression.root.word.text!r} is not one of their nouns: {STICKERS_ONLY}"
 
 
 def load_models(

@@ -35,7 +35,7 @@ from .things import best_cuts, separate
 DISTINCT = 0.5
 """IoU above which two proposals count as the same."""
 SPREAD = 0.3
-"""Difference of CLIP similarity that makes a thing e times less likely to be what the noun names."""
+"""Difference of CLIP similarity that makes a thing e times less likely the one meant."""
 
 
 def segment(
@@ -94,10 +94,7 @@ class Look:
             expression = with_root(expression, word) if word else expression
         with self._timed("attention"):
             maps = self.capture.read(self._encoded, [expression.text])[0]
-        found = [
-            self._find(noun, expression, maps, choice)
-            for noun in (expression.root, *expression.also)
-        ]
+        found = [self._find(target.root, target, maps, choice) for target in expression.targets()]
         return self._answer(expression, found)
 
     def _find(self, noun: Noun, expression: Expression, maps: TokenMaps, choice: int) -> _Found:
@@ -118,7 +115,7 @@ class Look:
             scores = scoring.combine(
                 generative, clip, weighted.weights, settings.alpha, settings.strength
             )
-            picked = self._pick(noun, expression, masks, scores, choice)
+            picked = self._pick(expression, masks, scores, choice)
         presence = self._presence(noun, maps, masks[picked].any(0))
         return _Found(noun, heat, masks, generative, clip, weighted, scores, picked, presence)
 
@@ -201,13 +198,11 @@ class Look:
         return geometry.weights(masks, expression, evidence(heat, masks, clip), anchors)
 
     def _pick(
-        self, noun: Noun, expression: Expression, masks: Tensor, scores: Tensor, choice: int
+        self, expression: Expression, masks: Tensor, scores: Tensor, choice: int
     ) -> list[int]:
         """The chosen proposal, or for a plural those whose union is the answer."""
-        also = None if noun.plural else 1
-        number = expression.number if noun is expression.root else also
-        if self.settings.bias == "geometry" and number != 1 and choice == 1:
-            return scoring.union(masks, scores, None, number)
+        if self.settings.bias == "geometry" and expression.number != 1 and choice == 1:
+            return scoring.union(masks, scores, None, expression.number)
         return [scoring.choose(scores, masks, choice, DISTINCT)]
 
     def _presence(self, noun: Noun, maps: TokenMaps, mask: Tensor) -> float:

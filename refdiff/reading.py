@@ -85,7 +85,7 @@ def _ignored(text: str, tokens: Sequence[Token], used: set[int]) -> Iterator[Wor
         yield _span(text, run)
 
 
-def _bare(tokens: list[Token], own: list[Chunk]) -> Token:
+def _bare(tokens: Sequence[Token], own: list[Chunk]) -> Token:
     """The root of a text without a noun: "left", "second from the right", "the biggest", "sks"."""
     words = [word for chunk in own for word in chunk.words]
     for role in ("side", "size", "order", "depth", "colour", "number", "all"):

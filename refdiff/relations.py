@@ -120,8 +120,8 @@ RELATIONS: dict[str, Callable[[Things, list[Tensor]], Tensor]] = {
 
 def _peak(heat: Tensor, things: Things) -> Tensor:
     """The hotter half of a heat map on the coarse grid, with sum 1: [h, w]."""
-    filled = things.cells.filled
-    small = adaptive_avg_pool2d(heat.float()[None].to(filled.device), filled.shape[1:])[0]
+    size = (len(things.cells.rows), len(things.cells.columns))
+    small = adaptive_avg_pool2d(heat.float()[None].to(things.areas.device), size)[0]
     low, high = small.amin(), small.amax()
     peak = ((small - low) / (high - low).clamp(min=1e-6) - 0.5).clamp(min=0)
     return peak / peak.sum() if float(peak.sum()) > 0 else torch.full_like(peak, 1 / peak.numel())

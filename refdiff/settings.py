@@ -20,26 +20,24 @@ class Settings:
 
     profile: str = "default"
     capture: CaptureSettings = field(default_factory=CaptureSettings)  # x_t, a
-    grid_weights: tuple[float, ...] | None = (
-        None  # weight of each grid, coarsest first; None: equal
-    )
+    grid_weights: tuple[float, ...] | None = (0.2, 0.8)  # coarsest first; None: layers weigh alike
     normalise: Literal["mean", "layer"] = "mean"  # where c's min-max is taken
     quantise: bool = False  # c rounded to 8 bits (authors' code)
-    snap: float = 0.0  # how far c follows the picture's edges, 0 (bilinear c) to 1
+    snap: float = 1.0  # how far c follows the picture's edges, 0 (bilinear c) to 1
     threshold: float | None = None  # cut c there, share of its range, instead of choosing a cut
     thresholds: int = 19  # |M|, from mu = 5 % to 95 %
     reading: str = "range"  # what mu is a share of: c's range, or the pixels ("percentile")
-    proposals: Literal["things", "cuts", "parts"] = "things"  # M: the best cut of each peak, every
-    # cut (the paper), or every cut and each of its connected parts
+    # M: the best cut of each peak, every cut (the paper), or also each connected part of the cuts
+    proposals: Literal["things", "cuts", "parts"] = "things"
     prominence: float = 0.25  # depth of the valley that makes two things of two peaks, share
     least_area: float = 0.002  # smallest proposal, share of the picture
     largest: int | None = None  # keep that many of the largest proposals (authors' code: 10)
-    score: str = "otsu"  # s^G: contrast (the paper), otsu, weighted
-    alpha: float = 0.1  # share of s^G in the sum, 0..1; the rest is s^D
-    beta: float = 0.3  # share of CLIP's masked branch f_M in s^D, 0..1; the rest is the crop's f
-    crop: CropStyle = field(default_factory=CropStyle)  # x * M
-    texts: Literal["phrase", "paper", "official"] = "phrase"  # r: of the root's phrase, the mean of
-    # sentence and phrase, or (authors' code) one for each branch
+    score: str = "contrast"  # s^G: contrast (the paper), otsu, weighted
+    alpha: float = 0.25  # share of s^G in the sum, 0..1; the rest is s^D
+    beta: float = 0.5  # share of CLIP's masked branch f_M in s^D, 0..1; the rest is the crop's f
+    crop: CropStyle = field(default_factory=lambda: CropStyle("keep", 0.05))  # x * M
+    # r: of the root's phrase, the mean of sentence and phrase, or one per branch (authors' code)
+    texts: Literal["phrase", "paper", "official"] = "phrase"
     bias: Bias = "geometry"  # P: weights on masks, the paper's darkened picture, or none
     strength: float = 0.2  # of the geometric weights: s + strength * ln(weight)
     shortlist: int = 16  # proposals that CLIP looks at, best s^G first
@@ -76,6 +74,7 @@ class Settings:
         base = cls(
             profile="paper", capture=capture, proposals="cuts", least_area=0.0, score="contrast",
             alpha=0.1, beta=0.3, texts="paper", bias="paper", shortlist=10_000,
+            snap=0.0, grid_weights=None, crop=CropStyle(),
         )  # fmt: skip
         return replace(base, **changes)
 
@@ -90,7 +89,7 @@ class Settings:
             profile="official", capture=CaptureSettings.official(), normalise="layer",
             quantise=True, proposals="cuts", least_area=0.0, largest=10, score="contrast",
             alpha=0.05 / 1.05, beta=0.3, crop=CropStyle.official(), texts="official",
-            bias="official", shortlist=10_000,
+            bias="official", shortlist=10_000, snap=0.0, grid_weights=None,
         )  # fmt: skip
         return replace(base, **changes)
 

@@ -46,17 +46,14 @@ def targets(cut: Sequence[Chunk]) -> list[Target]:
     at = next((i for i, chunk in enumerate(cut) if chunk is top), 0)
     groups = [[top]]
     listed = ""  # the relation whose anchors an "and" would continue
-    for chunk, after in zip(cut[at + 1 :], [*cut[at + 2 :], None], strict=True):
+    for chunk, after in zip(cut[at + 1 :], [*cut[at + 2 :], None], strict=False):
         parallel = after is not None and _parallel(listed, after.link)
         if chunk.link == "and" and not is_loose(chunk) and (not listed or parallel):
             groups.append([chunk])
             listed = ""
-            continue
-        groups[-1].append(chunk)
-        if is_loose(chunk) or chunk.link in (*TOP, "side"):
-            listed = listed if chunk.link == "and" and not is_loose(chunk) else ""
-        elif chunk.link not in OWNERS:
-            listed = chunk.link
+        else:
+            groups[-1].append(chunk)
+            listed = _listed(chunk, listed)
     told = any(len(group) > 1 or _placed(group[0]) for group in groups[:-1])
     tail = [] if told else groups[-1][1:]
     rests = [group[1:] or tail for group in groups]
@@ -68,6 +65,15 @@ def _top(cut: Sequence[Chunk]) -> Chunk:
     named = [chunk for chunk in cut if chunk.head]
     free = [chunk for chunk in named if chunk.link in TOP]
     return [*free, *named, *cut, Chunk("start")][0]
+
+
+def _listed(chunk: Chunk, before: str) -> str:
+    """The relation whose anchors an "and" after this chunk would continue; "" for none."""
+    if is_loose(chunk):
+        return ""
+    if chunk.link in ("and", *OWNERS):
+        return before
+    return "" if chunk.link in (*TOP, "side") else chunk.link
 
 
 def _placed(chunk: Chunk) -> bool:

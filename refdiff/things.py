@@ -25,7 +25,7 @@ MOST = 12  # things that are kept, hottest first
 EIGHT = np.ones((3, 3), int)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Peak:
     """One hill while the water falls: its height, its cells, whether it has met its equal."""
 

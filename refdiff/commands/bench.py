@@ -51,9 +51,9 @@ def _measure(
     where = checked_device(device)
     kind = checked_dtype(dtype, where)
     with Console(stderr=True).status("building random models") as status:
-        pipe = random_pipeline(tiny).to(where, kind)
-        clip = random_clip(tiny)
-        clip.model.to(where, kind)
+        pipe, clip = random_pipeline(tiny).to(where), random_clip(tiny)
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder, clip.model):
+            torch.nn.Module.to(part, where, kind)
         timings = measure(pipe, clip, runs, status.update)
     about = {
         "model": "tiny" if tiny else "Stable Diffusion 1.5's size",

@@ -152,6 +152,8 @@ def make_ready(
         read_size(size)
     models = load_models(model, clip, device, dtype)
     capture = DiffusersCapture(models.pipe)
+    if profile == "default":
+        settings = replace(settings, empty_below=models.empty_below)
     if size is not None:
         settings = settings.sized(native_sides(size, capture.native))
     return Ready(models, capture, replace(settings, capture=replace(settings.capture, seed=seed)))

@@ -85,12 +85,11 @@ def _variants(ready: Ready) -> Iterator[Variant]:
     from ..evaluation.shared import SharedCapture
     from ..settings import Settings
 
-    floor = ready.settings.empty_below
     profiles = {
         "paper": Settings.paper(),
         "official, 1x native": Settings.official().sized(1.0),
         "official, 2x native": Settings.official(),
-        "default": replace(ready.settings, empty_below=floor),
+        "default": ready.settings,
     }
     for profile, settings in profiles.items():
         shared = replace(ready, capture=SharedCapture(ready.capture, settings.capture))

@@ -19,7 +19,7 @@ class SharedCapture:
     def __init__(self, capture: Capture, settings: CaptureSettings) -> None:
         self._capture = capture.using(settings)
         self._settings = settings
-        self._pixels = b""
+        self._picture: tuple[str, tuple[int, int], bytes] | None = None
         self._encoded: EncodedPicture | None = None
         self._maps: dict[str, TokenMaps] = {}
 
@@ -31,9 +31,10 @@ class SharedCapture:
 
     def encode(self, image: Image.Image) -> EncodedPicture:
         """The picture's latent, made anew only for another picture."""
-        pixels = image.tobytes()
-        if self._encoded is None or pixels != self._pixels:
-            self._pixels, self._encoded, self._maps = pixels, self._capture.encode(image), {}
+        picture = (image.mode, image.size, image.tobytes())
+        if self._encoded is None or picture != self._picture:
+            self._encoded, self._maps = self._capture.encode(image), {}
+            self._picture = picture
         return self._encoded
 
     def read(self, picture: EncodedPicture, prompts: Sequence[str]) -> list[TokenMaps]:

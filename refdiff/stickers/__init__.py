@@ -16,6 +16,9 @@ SPLITS = ("validation", "test")
 SAMPLE = HERE / "sample.png"
 """The picture that the command knows as `sample`."""
 
+EMPTY_BELOW = 0.15
+"""Presence below which the sticker models' answer is "nothing found"; set on `validation`."""
+
 
 def known(lemma: str) -> bool:
     """Whether a noun, in its singular, is one of those that the sticker models were trained on."""

@@ -41,24 +41,21 @@ class Loop:
         self.folder.mkdir(parents=True, exist_ok=True)
         optimiser = self._optimiser()
         self._resume(optimiser)
-        saved, sums, columns = (
-            time.monotonic(),
-            {},
-            (*Progress.get_default_columns(), TextColumn("{task.fields[note]}")),
-        )
+        columns = (*Progress.get_default_columns(), TextColumn("{task.fields[note]}"))
+        saved, sums, count = time.monotonic(), dict[str, float](), 0
         with Progress(*columns) as progress:
             task = progress.add_task(
                 self.folder.name, total=self.steps, completed=self.done, note=""
             )
             while self.done < self.steps:
-                losses = self._one(optimiser)
+                losses, count = self._one(optimiser), count + 1
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value
                 if self.done % 25 == 0:
-                    note = {name: round(value / 25, 4) for name, value in sums.items()}
+                    note = {name: round(value / count, 4) for name, value in sums.items()}
                     self._log({"step": self.done, **note})
                     progress.update(task, completed=self.done, note=str(note))
-                    sums = {}
+                    sums, count = {}, 0
                 if time.monotonic() - saved > 60 * self.save_minutes:
                     self._save(optimiser)
                     saved = time.monotonic()

@@ -175,9 +175,9 @@ def plural(scene: Scene, index: int, rng: np.random.Generator) -> Sentence | Non
     amount = _one_of(
         rng, "all", "all the", "the", *(["both", "both", "two"] if len(meant) == 2 else ["all"])
     )
-    return (
-        Writer().add(amount).add(tone).noun(plural_of(thing.noun), meant).sentence("plural", meant)
-    )
+    many = plural_of(thing.noun)
+    amount = "all the" if amount == "the" and many == thing.noun else amount  # "the fish" is one
+    return Writer().add(amount).add(tone).noun(many, meant).sentence("plural", meant)
 
 
 def absent(scene: Scene, index: int, rng: np.random.Generator) -> Sentence | None:
@@ -198,8 +198,10 @@ def caption(scene: Scene, rng: np.random.Generator) -> Sentence:
     """A whole or partial caption: "a red cat, two dogs and a small boat"."""
     groups: list[list[int]] = []
     for index in rng.permutation(len(scene.things)):
-        if not any(index in group for group in groups):
-            groups.append(scene.like(int(index)) if rng.random() < 0.7 else scene.same(int(index)))
+        named = {i for group in groups for i in group}
+        if index not in named:
+            kin = scene.like(int(index)) if rng.random() < 0.7 else scene.same(int(index))
+            groups.append([i for i in kin if i not in named])
     groups = groups[: int(rng.integers(1, len(groups) + 1))] if rng.random() < 0.4 else groups
     writer = Writer().add(_one_of(rng, "", "", "", "a picture of", "a photo of", "stickers of"))
     for number, group in enumerate(groups):

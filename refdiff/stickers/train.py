@@ -1,12 +1,14 @@
 """Makes the built-in models from nothing: `python -m refdiff.stickers.train --help`.
 
 Every stage saves checkpoints into its work folder and goes on from them after a stop. With
-`--start` the UNet and CLIP go on from a folder of finished weights, such as the committed ones.
+`--start` the VAE is taken from a folder of finished weights, such as the committed ones, and the
+UNet and CLIP go on from there.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -37,9 +39,12 @@ def pool(
 
 
 @app.command()
-def vae(work: Work = Path("work"), steps: Steps = 3600) -> None:
-    """Train the VAE's encoder, then encode the pool with it."""
-    train_vae(work / "pool", work, steps)
+def vae(work: Work = Path("work"), steps: Steps = 3600, start: Start = None) -> None:
+    """Train the VAE's encoder, or take the finished VAE; then encode the pool with it."""
+    if start is None:
+        train_vae(work / "pool", work, steps)
+    else:
+        shutil.copytree(start / "vae", work / "vae", dirs_exist_ok=True)
     encode_pool(work / "pool", work)
 
 

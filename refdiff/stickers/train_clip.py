@@ -113,7 +113,7 @@ def masked_regions(visual: Any, scenes: Tensor, masks: Tensor) -> Tensor:
     rows, columns = patches.shape[-2:]
     side = visual.grid_size[0]
     grid = visual.positional_embedding[1:].T.reshape(1, -1, side, side)
-    grid = F.interpolate(grid, (rows, columns), mode="bicubic", antialias=False)
+    grid = F.interpolate(grid, (rows, columns), mode="bicubic", antialias=True)
     patches = (patches + grid.to(patches.dtype)).flatten(2).transpose(1, 2)
     batch, count = masks.shape[:2]
     token = (visual.class_embedding + visual.positional_embedding[0]).to(patches.dtype)

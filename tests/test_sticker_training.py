@@ -1,0 +1,292 @@
+"""How the sticker models are made: their shapes, a step of every training, and the export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from typer.testing import CliRunner
+
+from refdiff.clip_scorer import ClipScorer
+from refdiff.diffusers_capture import DiffusersCapture
+from refdiff.stickers import WEIGHTS
+from refdiff.stickers import train_clip as clips
+from refdiff.stickers import train_unet as unets
+from refdiff.stickers import train_vae as vaes
+from refdiff.stickers.export import export
+from refdiff.stickers.loop import Loop, Losses
+from refdiff.stickers.pool import SHARD, read_pool
+from refdiff.stickers.train import app
+
+WORDS = ["the red cat on the left", "strawberry", "all the butterflies"]
+
+
+# ---- the loop --------------------------------------------------------------------------------
+
+
+def linear_loop(folder: Path, steps: int, stop_at: int | None = None) -> Loop:
+    """Fits a line; stops with an error before step `stop_at`, as a machine that goes down."""
+    torch.manual_seed(0)
+    module = nn.Linear(3, 2)
+    calls = iter(range(1_000))
+
+    def step(generator: torch.Generator) -> Losses:
+        if next(calls) == stop_at:
+            raise InterruptedError
+        inputs = torch.randn(8, 3, generator=generator)
+        return {"loss": (module(inputs) - inputs[:, :2]).square().mean(), "one": torch.ones(())}
+
+    return Loop(module, step, folder, steps, rate=0.05, warmup=4, save_minutes=0)
+
+
+def test_stopping_and_going_on_changes_nothing(tmp_path: Path) -> None:
+    whole = linear_loop(tmp_path / "whole", 6)
+    start = whole.module.weight.detach().clone()
+    whole.run()
+    with pytest.raises(InterruptedError):
+        linear_loop(tmp_path / "parts", 6, stop_at=3).run()
+    rest = linear_loop(tmp_path / "parts", 6)
+    rest.run()
+    assert whole.done == rest.done == 6
+    assert not torch.equal(whole.module.weight, start)
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(rest.module.state_dict()[name], value)
+        assert torch.equal(rest.mean[name], whole.mean[name])
+        assert not torch.equal(value, whole.mean[name])
+    last = whole.module.weight.detach().clone()
+    assert torch.equal(whole.averaged().weight, rest.mean["weight"])
+    assert not torch.equal(whole.module.weight, last)
+
+
+def test_a_finished_training_is_left_alone(tmp_path: Path) -> None:
+    linear_loop(tmp_path, 5).run()
+    again = linear_loop(tmp_path, 5, stop_at=0)
+    again.run()
+    assert again.done == 5
+
+
+def test_the_log_holds_means_also_after_a_stop(tmp_path: Path) -> None:
+    with pytest.raises(InterruptedError):
+        linear_loop(tmp_path, 50, stop_at=35).run()
+    linear_loop(tmp_path, 50).run()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [25, 50]
+    assert [line["one"] for line in lines] == [1.0, 1.0]
+    assert lines[1]["loss"] < lines[0]["loss"]
+
+
+# ---- shapes ----------------------------------------------------------------------------------
+
+
+def test_the_shapes_are_those_that_other_programs_can_load() -> None:
+    unet, text, vae = unets.new_unet(), unets.new_text_encoder(), vaes.new_vae()
+    for config in (unet.config, vae.config):
+        assert config.norm_num_groups == 32
+        assert all(channels % 32 == 0 for channels in config.block_out_channels)
+    assert "CrossAttn" not in unet.config.down_block_types[0] + unet.config.up_block_types[-1]
+    assert unet.config.cross_attention_dim == text.config.hidden_size
+    assert text.config.vocab_size == 49408 and text.config.max_position_embeddings == 77
+    assert text.config.hidden_act == "quick_gelu"
+    with torch.inference_mode():
+        latent = vae.encode(torch.zeros(1, 3, 256, 256)).latent_dist.mean
+        assert latent.shape == (1, 4, 32, 32)
+        assert vae.decode(latent).sample.shape == (1, 3, 256, 256)
+        states = text(torch.zeros(1, 77, dtype=torch.long)).last_hidden_state
+        assert unet(latent, 100, states).sample.shape == latent.shape
+
+
+@pytest.fixture(scope="module")
+def clip() -> Any:
+    torch.manual_seed(1)
+    return clips.new_clip().eval().requires_grad_(False)
+
+
+def test_short_texts_are_the_models_own(clip: Any) -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokens = SimpleTokenizer()(WORDS)
+    found = clips.short_texts(clip, tokens[:, : clips.WORDS])
+    assert torch.allclose(found, clip.encode_text(tokens), atol=1e-5)
+    assert float((found[0] - found[1]).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_masked_regions_are_what_the_scorer_sees(clip: Any, side: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    scenes = torch.rand(2, 3, side, side, generator=generator)
+    masks = torch.zeros(2, 3, side, side, dtype=torch.bool)
+    masks[:, 0] = True
+    masks[0, 1, 5 : side // 2, 9 : side - 3] = True
+    masks[1, 1, side // 3 :, : side // 2] = True
+    masks[:, 2, 41:43, 30:31] = True
+    scorer = ClipScorer(clip, None, 64, [0.5] * 3, [0.5] * 3)
+    found = normalize(clips.masked_regions(clip.visual, 2 * scenes - 1, masks.float()), dim=-1)
+    for row in range(2):
+        wanted = scorer.masked_features(scenes[row], masks[row])
+        assert torch.allclose(found[row], wanted, atol=1e-4)
+        assert float((wanted[0] - wanted[1]).abs().max()) > 0.01
+
+
+# ---- from a pool to models -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One shard of twelve pictures with two discs each, as `draw_pool` writes it."""
+    folder = tmp_path_factory.mktemp("work") / "pool" / "0000"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (12, 256, 256, 3), np.uint8)
+    rows, columns = np.mgrid[:256, :256]
+    labels = np.zeros((12, 256, 256), np.uint8)
+    for label, (y, x) in enumerate(((80, 70), (150, 180)), 1):
+        inside = (rows - y) ** 2 + (columns - x) ** 2 < 40**2
+        labels[:, inside] = label
+        pictures[:, inside] = (220, 30 * label, 60)
+    things = [
+        {"noun": noun, "colour": colour, "centre": [y / 256, x / 256], "size": 80.0}
+        for noun, colour, y, x in (("cat", "red", 80, 70), ("dog", None, 150, 180))
+    ]
+    np.save(folder / "pictures.npy", pictures)
+    np.save(folder / "labels.npy", labels)
+    (folder / "things.json").write_text(json.dumps([things] * 12))
+    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def made(pool: Path) -> Path:
+    """The work folder after one step of every training."""
+    work = pool.parent
+    vaes.train_vae(pool, work, 1)
+    vaes.encode_pool(pool, work)
+    vaes.train_decoder(pool, work, 1)
+    unets.train_unet(pool, work, 1)
+    clips.train_clip(pool, work, 1)
+    return work
+
+
+@pytest.fixture(scope="module")
+def weights(made: Path) -> Path:
+    folder = made / "weights"
+    export(made, folder)
+    return folder
+
+
+def test_a_pool_is_read_back(pool: Path, made: Path) -> None:
+    assert SHARD >= 100
+    (shard,) = read_pool(pool, latents=True)
+    assert shard.pictures.shape == (12, 256, 256, 3) and shard.labels.max() == 2
+    assert shard.latents.shape == (12, 4, 32, 32) and shard.latents.dtype == np.float16
+    assert shard.things[3][0].centre == (80 / 256, 70 / 256)
+    assert 0.2 < float(shard.latents.astype(float).std()) < 5
+    assert read_pool(pool, pictures=False)[0].pictures.size == 0
+
+
+def test_every_training_steps_and_says_so(made: Path) -> None:
+    stages = ("vae", "decoder", "unet", "clip")
+    for stage in stages:
+        state = torch.load(made / f"{stage}-training" / "checkpoint.pt", weights_only=True)
+        assert state["done"] == 1
+        assert all(bool(torch.isfinite(value).all()) for value in state["mean"].values())
+    fresh = unets._model(None).unet.state_dict()
+    trained = torch.load(made / "unet-training" / "checkpoint.pt", weights_only=True)["module"]
+    moved = [name for name in fresh if not torch.equal(fresh[name], trained[f"unet.{name}"])]
+    assert len(moved) > 0.9 * len(fresh)
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_the_export_is_small_and_in_half_precision(weights: Path, shipped: bool) -> None:
+    from safetensors.torch import load_file
+
+    folder = WEIGHTS if shipped else weights
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 64e6
+    assert not {path.suffix for path in files} & {".bin", ".pt", ".ckpt"}
+    tensors = {path.parent.name: load_file(path) for path in files if path.suffix == ".safetensors"}
+    assert set(tensors) == {"vae", "unet", "text_encoder", "clip"}
+    for values in tensors.values():
+        assert {value.dtype for value in values.values()} == {torch.float16}
+        assert all(bool(torch.isfinite(value).all()) for value in values.values())
+    names = tensors["text_encoder"]
+    assert all(name.startswith("text_model.") for name in names)
+    assert names["text_model.embeddings.token_embedding.weight"].shape == (49408, 128)
+    tokenizer = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text())
+    assert tokenizer["model_max_length"] == 77
+    for part in ("unet", "vae"):
+        config = json.loads((folder / part / "config.json").read_text())
+        assert config["norm_num_groups"] == 32
+        assert all(channels % 32 == 0 for channels in config["block_out_channels"])
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "StableDiffusionInpaintPipeline"])
+def test_diffusers_loads_the_export_and_it_says_the_same(
+    name: str, made: Path, weights: Path
+) -> None:
+    import diffusers
+    from transformers import CLIPTextModel
+
+    pipe = getattr(diffusers, name).from_pretrained(weights)
+    scheduler = pipe.scheduler.config
+    assert (scheduler.beta_start, scheduler.beta_end) == (0.00085, 0.012)
+    assert scheduler.beta_schedule == "scaled_linear" and pipe.tokenizer.model_max_length == 77
+    before = CLIPTextModel.from_pretrained(made / "text_encoder")
+    tokens = pipe.tokenizer(WORDS, padding="max_length", return_tensors="pt").input_ids
+    with torch.inference_mode():
+        states = [model(tokens).last_hidden_state.float() for model in (before, pipe.text_encoder)]
+        assert torch.allclose(*states, atol=0.02)
+        assert same_after_half(before, pipe.text_encoder, lambda one: one(tokens).last_hidden_state)
+        unet = diffusers.UNet2DConditionModel.from_pretrained(made / "unet")
+        noise = torch.randn(1, 4, 32, 32)
+        assert same_after_half(unet, pipe.unet, lambda one: one(noise, 9, states[0][:1]).sample)
+        vae = diffusers.AutoencoderKL.from_pretrained(made / "vae")
+        assert same_after_half(vae, pipe.vae, lambda one: one.decode(noise).sample)
+        assert pipe.vae.config.scaling_factor == vae.config.scaling_factor != 1
+
+
+def same_after_half(before: Any, after: Any, answer: Callable[[Any], Tensor]) -> bool:
+    """Whether two models answer alike once the first one's weights are rounded to half."""
+    return torch.allclose(answer(before.half().float()), answer(after.float()), atol=1e-5)
+
+
+def test_the_library_reads_the_export(weights: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    scorer = ClipScorer.load(weights / "clip")
+    assert scorer.size == 64 and scorer.text_features(WORDS).shape == (3, 128)
+    capture = DiffusersCapture(StableDiffusionPipeline.from_pretrained(weights))
+    assert capture.native == 256
+    picture = capture.encode(read_picture())
+    grids = {tuple(maps.shape[1:]) for maps in capture.read(picture, WORDS[:1])[0].maps}
+    assert grids == {(8, 8), (16, 16)}
+
+
+def read_picture() -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", (200, 200), (200, 30, 40))
+
+
+def test_training_goes_on_from_the_finished_weights_alone(
+    weights: Path, pool: Path, tmp_path: Path
+) -> None:
+    from diffusers import AutoencoderKL
+
+    model = unets._model(weights)
+    given = AutoencoderKL.from_pretrained(weights / "vae").state_dict()
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+    trained = torch.load(weights.parent / "unet-training" / "checkpoint.pt", weights_only=True)
+    for name, value in model.state_dict().items():
+        if not name.startswith("heads."):
+            assert torch.equal(value, trained["mean"].get(name, value).half().float())
+    arguments = ["vae", "--work", tmp_path, "--start", weights]
+    result = CliRunner().invoke(app, [str(word) for word in arguments])
+    assert result.exit_code == 0, result.output
+    taken = AutoencoderKL.from_pretrained(tmp_path / "vae").state_dict()
+    assert all(torch.equal(taken[name], value) for name, value in given.items())
