@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 from typer.core import TyperCommand
 
@@ -25,7 +27,7 @@ app = typer.Typer(
 class PictureCommand(TyperCommand):
     """A command whose picture and text are both wanted, which its own errors explain better."""
 
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What stands behind the command's name in the usage line."""
         return ["[OPTIONS]", "IMAGE...", "TEXT"]
 

@@ -70,7 +70,7 @@ def load_models(
     takes CUDA where there is one. dtype: None takes float16 on CUDA (float32 for the stickers).
     Raises ModelError for models that cannot be read, ValueError for another device or dtype.
     """
-    source = str(model or os.environ.get(VARIABLE) or STICKERS)
+    source = str(model or os.environ.get(VARIABLE) or stickers.WEIGHTS)
     built_in = _is_built_in(source)
     where = checked_device(device)
     kind = checked_dtype(dtype, where, built_in)
@@ -123,7 +123,7 @@ def checked_dtype(
     if name is None:
         return torch.float16 if device.type == "cuda" and not built_in else torch.float32
     dtype = name if isinstance(name, torch.dtype) else DTYPES.get(name.removeprefix("torch."))
-    if dtype not in DTYPES.values():
+    if dtype is None or dtype not in DTYPES.values():
         raise ValueError(f"The dtype is {str(name)!r}, wanted one of {', '.join(DTYPES)}.")
     return dtype
 

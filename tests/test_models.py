@@ -55,6 +55,15 @@ def test_another_model_comes_without_the_sticker_clip(
     assert load_models(STICKERS).is_sticker
 
 
+def test_a_folder_called_stickers_is_no_rival_unless_named(
+    built_in: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / STICKERS)
+    monkeypatch.chdir(tmp_path)
+    assert load_models(clip="none").is_sticker
+    assert not load_models(STICKERS).is_sticker
+
+
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stickers, "WEIGHTS", tmp_path / "gone")
     with pytest.raises(ModelError, match="gone"):

@@ -158,6 +158,14 @@ def test_each_disc_is_cut_out_whatever_the_other_is(size: tuple[int, int]) -> No
         assert not bool((masks[0] & masks[1]).any())
 
 
+def test_a_large_hot_thing_does_not_spoil_the_cut_of_a_small_mild_one() -> None:
+    mild, hot = disc((160, 240), 40, 50, 15), disc((160, 240), 100, 170, 50)
+    heat = 0.05 + 0.35 * mild.float() + 0.95 * hot.float()
+    soft = torch.nn.functional.avg_pool2d(heat[None, None], 9, 1, 4, count_include_pad=False)[0, 0]
+    masks = best_cuts(soft, separate(soft))
+    assert overlap(masks[0], hot) > 0.9 and overlap(masks[1], mild) > 0.9
+
+
 def test_cuts_stay_in_their_zones_and_in_one_piece() -> None:
     from scipy import ndimage
 

@@ -222,7 +222,7 @@ def _write(job: Job, result: Segmentation, models: Models) -> dict[str, Any]:
         **result.report(),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    contents = {
+    contents: dict[str, Any] = {
         "mask": partial(result.mask_image.save, format="PNG"),
         "overlay": partial(result.overlay().save, format="PNG"),
         "report": text.encode(),

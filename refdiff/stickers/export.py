@@ -28,7 +28,7 @@ def export(work: Path, folder: Path = WEIGHTS) -> None:
     AutoencoderKL.from_pretrained(work / "vae").half().save_pretrained(folder / "vae")
     UNet2DConditionModel.from_pretrained(work / "unet").half().save_pretrained(folder / "unet")
     _save_text_encoder(work / "text_encoder", folder / "text_encoder")
-    scheduler = DDIMScheduler(
+    scheduler: Any = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",

@@ -6,11 +6,13 @@ Every function takes and returns arrays: a sticker is [h, w, 4] float32 in [0, 1
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 COLOURS = {
     "red": (0.90, 0.16, 0.16),

@@ -27,7 +27,7 @@ def draw_sample(packages: Path) -> Drawing:
     sprites = load_sprites(packages, (HELD_OUT_STYLE,))[HELD_OUT_STYLE]
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     hill = y > 128 + 14 * np.sin(x / 46)
-    canvas = np.where(hill[..., None], np.float32(GRASS), np.float32(SKY))
+    canvas = np.where(hill[..., None], np.asarray(GRASS, np.float32), np.asarray(SKY, np.float32))
     labels = np.zeros((SIZE, SIZE), np.uint8)
     for index, thing in enumerate(CAST):
         sticker = sticker_from(sprites[thing.noun][0], thing.colour, thing.size)

@@ -172,9 +172,8 @@ def train_clip(pool: Path, work: Path, steps: int, start: Path | None = None) ->
     loop.run()
     folder = work / "clip"
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: value.half().contiguous() for name, value in loop.averaged().clip.state_dict().items()
-    }  # type: ignore[union-attr]
+    clip: Any = loop.averaged().clip
+    weights = {name: value.half().contiguous() for name, value in clip.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2))
 
@@ -194,7 +193,8 @@ def _draw(
 
 
 def _crops(shards: list[Shard], rng: np.random.Generator) -> tuple[Tensor, list[Region]]:
-    pictures, regions = [], []
+    pictures: list[np.ndarray] = []
+    regions: list[Region] = []
     while len(pictures) < CROPS:
         picture, labels, things = _draw(shards, rng)
         for index in rng.permutation(len(things))[:2]:

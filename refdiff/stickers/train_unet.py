@@ -137,7 +137,9 @@ def train_unet(pool: Path, work: Path, steps: int, start: Path | None = None) ->
 
     model = _model(start)
     tokenizer = clip_tokenizer()
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    scheduler: Any = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+    )
     shards: list[Shard] = []  # grows while the pool is still being encoded
     total = len(list(pool.glob("*/things.json")))
 
@@ -164,13 +166,13 @@ def train_unet(pool: Path, work: Path, steps: int, start: Path | None = None) ->
 
     loop = Loop(model, step, work / "unet-training", steps, rate=1.2e-3, warmup=200)
     loop.run()
-    model = loop.averaged()
-    model.unet.save_pretrained(work / "unet")
-    model.text_encoder.save_pretrained(work / "text_encoder")
+    trained: Any = loop.averaged()
+    trained.unet.save_pretrained(work / "unet")
+    trained.text_encoder.save_pretrained(work / "text_encoder")
 
 
 def clip_tokenizer() -> Any:
-    from transformers import CLIPTokenizerFast
+    from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]
 
     return CLIPTokenizerFast.from_pretrained(Path(__file__).parents[1] / "configs" / "tokenizer")
 
@@ -201,7 +203,7 @@ def _timesteps(count: int, generator: torch.Generator) -> Tensor:
 
 def _examples(shards: list[Shard], generator: torch.Generator) -> list[Example]:
     rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-    examples = []
+    examples: list[Example] = []
     while len(examples) < BATCH:
         shard = shards[rng.integers(len(shards))]
         index = int(rng.integers(len(shard.things)))
