@@ -156,7 +156,7 @@ def test_nothing_found_is_an_empty_mask_and_a_sentence(ask: Asker) -> None:
 
 def test_of_two_things_only_the_absent_one_is_left_out(ask: Asker) -> None:
     both = parse("the cat and the dog")
-    single = {noun.lemma: replace(both, root=noun, also=()) for noun in (both.root, *both.also)}
+    single = {target.root.lemma: target for target in both.targets()}
     presence = {name: ask(alone).presence for name, alone in single.items()}
     faint, clear = sorted(presence, key=lambda name: presence[name])
     strict = replace(ANY, empty_below=(presence[faint] + presence[clear]) / 2)

@@ -49,7 +49,7 @@ class Report:
             "profile": self.profile,
             "overall": self.overall,
             "kinds": self.kinds,
-            "seconds_per_sentence": round(self.seconds / count, 4) if count else None,
+            "seconds_per_sentence": round(self.seconds / count, 6) if count else None,
         }
 
     def to_markdown(self) -> str:
