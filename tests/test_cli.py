@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 import refdiff
 from refdiff import settings, stickers
 from refdiff.cli import app
-from refdiff.commands.common import native_sides
+from refdiff.commands.common import make_ready, native_sides
+from refdiff.commands.evaluate import with_halves
 from refdiff.evaluation import SceneObject, Sentence, write_scenes
 from refdiff.models import VARIABLE
 from refdiff.settings import Settings
@@ -475,6 +476,13 @@ def test_eval_with_given_masks_chooses_among_them(
     for halves in ("generative", "clip", "both"):
         shown = run(*words, "--clip", tiny_clip, "--halves", halves)
         assert json.loads(shown.stdout)["overall"]["n"] == 4
+
+
+def test_halves_choose_what_decides(tiny_model: Path, tiny_clip: Path) -> None:
+    ready = make_ready(str(tiny_model), str(tiny_clip), None, None, "paper", "2x", 5)
+    assert (ready.settings.capture.size, ready.settings.capture.seed) == (2.0, 5)
+    assert with_halves(ready, "clip").settings.alpha == 0
+    assert with_halves(ready, "both") == with_halves(ready, None) == ready
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def stickers(
         scenes = read_scenes(folder_of(data, split))
         _check_halves(halves)
         clip = NO_CLIP if halves == "generative" else clip
-        ready = _with_halves(make_ready(model, clip, device, dtype, profile, size, seed), halves)
+        ready = with_halves(make_ready(model, clip, device, dtype, profile, size, seed), halves)
         failures: list[str] = []
         with progress_bar() as advance:
             report = evaluate(
@@ -125,7 +125,7 @@ def _check_halves(halves: str | None) -> None:
         raise ValueError(f"--halves is {halves!r}, wanted one of {', '.join(HALVES)}.")
 
 
-def _with_halves(ready: Ready, halves: str | None) -> Ready:
+def with_halves(ready: Ready, halves: str | None) -> Ready:
     """The settings for the halves asked for; "clip" leaves the heat no say in the scores."""
     if ready.models.clip is None and halves in ("clip", "both"):
         raise ValueError(f"--halves {halves} needs a CLIP model; name one with --clip.")
