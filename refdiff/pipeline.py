@@ -34,8 +34,6 @@ from .things import best_cuts, separate
 
 DISTINCT = 0.5
 """IoU above which two proposals count as the same."""
-SPREAD = 0.3
-"""Difference of CLIP similarity that makes a thing e times less likely the one meant."""
 
 
 def segment(
@@ -195,7 +193,7 @@ class Look:
         for other in (anchor for relation in expression.relations for anchor in relation.anchors):
             with suppress(WordError):  # beyond the window: the relation is left out and noted
                 anchors[other] = self._heat(other, maps)
-        return geometry.weights(masks, expression, evidence(heat, masks, clip), anchors)
+        return geometry.weights(masks, expression, scoring.evidence(heat, masks, clip), anchors)
 
     def _pick(
         self, expression: Expression, masks: Tensor, scores: Tensor, choice: int
@@ -287,15 +285,3 @@ class _Found:
             )
             for i in range(len(self.masks))
         )
-
-
-def evidence(heat: Tensor, masks: Tensor, clip: Tensor | None) -> Tensor:
-    """How well each mask fits the noun by itself, whatever its size: [N] in 0..1, the best near 1.
-
-    The square root of the mean heat inside, relative to the best, times how close CLIP's
-    similarity comes to its best (e-fold per `SPREAD`).
-    """
-    inside = masks.flatten(1).float()
-    hot = inside @ heat.flatten() / inside.sum(1).clamp(min=1)
-    found = (hot / hot.max().clamp(min=1e-6)).clamp(min=0).sqrt()
-    return found if clip is None else found * ((clip - clip.max()) / SPREAD).exp()

@@ -150,7 +150,7 @@ def _order(own: list[Chunk]) -> tuple[Order | None, Token | None]:
         return None, None
     chunk, word = ranks[0]
     rank, after = int(word.value), chunk.words[chunk.words.index(word) + 1 :][:1]
-    if after and after[0].role == "size":
+    if after and after[0].role == "size" and _compares(after[0]):
         return Order(rank, after[0].value), after[0]
     sides = [(c, w) for c in own for w in c.sides if w.value != "middle"]
     counted = [w for c, w in sides if c.link == "from"]
@@ -163,7 +163,12 @@ def _order(own: list[Chunk]) -> tuple[Order | None, Token | None]:
 
 
 def _size(text: str, token: Token) -> Size:
-    return Size(token.value, _word(text, token), token.key.endswith(("er", "est")))
+    return Size(token.value, _word(text, token), _compares(token))
+
+
+def _compares(token: Token) -> bool:
+    """Whether a size word ranks: "biggest" and "smaller" do, "big" does not."""
+    return token.key.endswith(("er", "est"))
 
 
 def _number(top: Chunk, root: Noun, alone: bool) -> int | None:

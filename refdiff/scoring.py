@@ -15,6 +15,7 @@ from .errors import HeatError
 from .proposals import checked_heat
 
 RULED_OUT = 1000.0  # taken off a mask whose place weight is 0: it comes after all others
+SPREAD = 0.3  # difference of CLIP similarity that makes a thing e times less likely the one meant
 LEAST_VARIANCE = 1e-8  # below it the heat is constant
 
 
@@ -80,6 +81,17 @@ SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "otsu": otsu,
     "weighted": weighted_contrast,
 }
+
+
+def evidence(heat: Tensor, masks: Tensor, clip: Tensor | None) -> Tensor:
+    """How well each mask fits the noun by itself, whatever its size: [N] in 0..1, the best near 1.
+
+    The square root of the mean heat inside, relative to the best, times how close CLIP's
+    similarity comes to its best (e-fold per `SPREAD`).
+    """
+    hot, _, _ = _means(heat, masks)
+    found = (hot / hot.max().clamp(min=1e-6)).clamp(min=0).sqrt()
+    return found if clip is None else found * ((clip - clip.max()) / SPREAD).exp()
 
 
 def combine(

@@ -49,6 +49,8 @@ class Settings:
             ("reading", READINGS),
             ("bias", BIASES),
             ("proposals", KINDS),
+            ("texts", TEXTS),
+            ("normalise", ("mean", "layer")),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -113,6 +115,7 @@ class Settings:
         return plain
 
 
+TEXTS = ("phrase", "paper", "official")
 KINDS = ("things", "cuts", "parts")
 BIASES = ("geometry", "paper", "official", "none")
 PROFILES: dict[str, Callable[[], Settings]] = {

@@ -9,7 +9,7 @@ Frame: heat is [H, W] float32 in 0..1, zones and masks are bool [K, H, W].
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class _Peak:
 
     height: float
     cells: NDArray[np.bool_]
-    met: bool = field(default=False)
+    met: bool = False
 
 
 def separate(heat: Tensor, prominence: float = 0.25, floor: float = 0.3) -> Tensor:

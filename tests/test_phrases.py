@@ -105,6 +105,9 @@ PHRASES = {
     ),
     "3rd balloon from the bottom": W("balloon", order=(3, "bottom")),
     "second biggest dog": W("dog", order=(2, "big")),
+    "second small red cat from the left": W(
+        "cat", order=(2, "left"), size="small", modifiers="red"
+    ),
     "second cup in the top row": W("cup", "top", order=(2, "left")),
     "first two cups": W("cups", order=(1, "left"), number=2),
     "the second of the cups": W("cups", order=(2, "left")),
