@@ -29,17 +29,65 @@ def to_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:
 
 
 def shrunk(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks [N, H, W] bool at a smaller size; a small one keeps the places it covers most."""
+    """Masks [N, H, W] bool at a smaller size; a small one keeps the places it covers most.
+
+    What `enlarged` made comes back exactly.
+    """
+    exact = _undone(masks, size)
+    if exact is not None:
+        return exact
     small = interpolate(masks[:, None].float(), size, mode="area")[:, 0]
     least = (0.5 * small.flatten(1).amax(1)).clamp(max=0.5)[:, None, None]
     return (small >= least) & (small > 0)
 
 
-def enlarged(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """A mask [h, w] bool at a larger size, its outline interpolated."""
-    if tuple(mask.shape) == size:
-        return mask
-    return interpolate(mask[None, None].float(), size, mode="bilinear")[0, 0] >= 0.5
+def reduced(heat: Tensor, size: tuple[int, int]) -> Tensor:
+    """Heat [K, H, W] at a smaller size, averaged; what `enlarged` made comes back exactly."""
+    exact = _undone(heat, size)
+    return interpolate(heat[:, None], size, mode="area")[:, 0] if exact is None else exact
+
+
+def enlarged(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Heat or a mask [h, w] at a larger size, interpolated between the old places.
+
+    Each old place keeps its value exactly at one of the new ones, so nothing is lost.
+    """
+    if tuple(values.shape) == size:
+        return values
+    if values.dtype == torch.bool:
+        return enlarged(values.float(), size) >= 0.5
+    return _stretched(_stretched(values, size[1]).T, size[0]).T.contiguous()
+
+
+def _stretched(values: Tensor, width: int) -> Tensor:
+    """Rows [h, w] to [h, width], linear between the knots."""
+    count = values.shape[1]
+    if count == 1:
+        return values.expand(-1, width)
+    knots, places = _knots(count, width), torch.arange(width)
+    right = torch.searchsorted(knots, places).clamp(1, count - 1)
+    start, end = knots[right - 1], knots[right]
+    share = ((places - start) / (end - start)).clamp(0, 1)
+    return torch.lerp(values[:, right - 1], values[:, right], share)
+
+
+def _knots(count: int, width: int) -> Tensor:
+    """Where each of `count` places lies among `width` finer ones."""
+    return ((torch.arange(count) + 0.5) * width / count).long()
+
+
+def _undone(stack: Tensor, size: tuple[int, int]) -> Tensor | None:
+    """The stack [N, h, w] of which `enlarged` makes this [N, H, W]; None when there is none."""
+    height, width = stack.shape[1:]
+    if height < size[0] or width < size[1]:
+        return None
+    rows, columns = _knots(size[0], height), _knots(size[1], width)
+    small = stack[:, rows][:, :, columns]
+    made = (
+        torch.equal(enlarged(one, (height, width)), whole)
+        for one, whole in zip(small, stack, strict=True)
+    )
+    return small if all(made) else None
 
 
 def snapped(heat: Tensor, picture: Tensor, amount: float) -> Tensor:

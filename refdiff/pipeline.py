@@ -10,7 +10,7 @@ decides.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,22 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import geometry, scoring
-from .attention import TokenMaps, word_map
+from . import steps
+from .attention import TokenMaps
 from .capture import Capture
-from .clip_scorer import ClipScorer, RegionFeatures, blend, similarity
+from .clip_scorer import ClipScorer
 from .errors import WordError
 from .expression import Expression, Noun, parse, with_root
-from .heat import enlarged, shrunk, snapped, to_tensor, working_size
+from .heat import enlarged, shrunk, to_tensor, working_size
 from .pictures import as_picture
-from .positional_bias import darkened
-from .proposals import from_heat, keep_largest, tidy
+from .proposals import tidy
 from .result import Candidate, Segmentation
 from .settings import Settings
-from .things import best_cuts, separate
-
-DISTINCT = 0.5
-"""IoU above which two proposals count as the same."""
+from .steps import Regions, Scored
 
 
 def segment(
@@ -74,7 +70,7 @@ class Look:
         full = (self.image.height, self.image.width)
         self._own = None if proposals is None else tidy(proposals, full)
         self._given = None if self._own is None else shrunk(self._own, self.size)
-        self._features: RegionFeatures | None = None
+        self._regions = None if clip is None or self._given is None else self._seen(self._given)
         with self._timed("picture"):
             self.capture = capture.using(self.settings.capture)
             self._encoded = self.capture.encode(self.image)
@@ -86,135 +82,66 @@ class Look:
 
         choice: 2 takes the next best different proposal, and so on.
         """
+        return self.many([text], word, choice)[0]
+
+    def many(
+        self, texts: Sequence[str | Expression], word: str | None = None, choice: int = 1
+    ) -> list[Segmentation]:
+        """The masks for several sentences, which are shown to the UNet as one batch."""
         self.times = {"picture": self.times["picture"]}
         with self._timed("parse"):
-            expression = parse(text) if isinstance(text, str) else text
-            expression = with_root(expression, word) if word else expression
+            expressions = [parse(text) if isinstance(text, str) else text for text in texts]
+            expressions = [with_root(one, word) if word else one for one in expressions]
         with self._timed("attention"):
-            maps = self.capture.read(self._encoded, [expression.text])[0]
-        found = [self._find(target.root, target, maps, choice) for target in expression.targets()]
+            maps = self.capture.read(self._encoded, [one.text for one in expressions])
+        shared = self.times
+        return [
+            self._segment(expression, own, choice, dict(shared))
+            for expression, own in zip(expressions, maps, strict=True)
+        ]
+
+    def _segment(
+        self, expression: Expression, maps: TokenMaps, choice: int, times: dict[str, float]
+    ) -> Segmentation:
+        self.times = times
+        found = [self._find(target, maps, choice) for target in expression.targets()]
         return self._answer(expression, found)
 
-    def _find(self, noun: Noun, expression: Expression, maps: TokenMaps, choice: int) -> _Found:
-        """Heat, proposals, scores and choice for one noun."""
-        settings = self.settings
+    def _find(self, expression: Expression, maps: TokenMaps, choice: int) -> _Found:
+        """Heat, proposals, scores and choice for one noun, the root of its own expression."""
+        noun, settings = expression.root, self.settings
         with self._timed("heat"):
             heat = self._heat(noun, maps)
         with self._timed("proposals"):
-            masks = self._proposals(heat)
-            generative = scoring.SCORES[settings.score](heat, masks)
-            if self._given is None and len(masks) > settings.shortlist:
-                best = generative.topk(settings.shortlist).indices.sort().values
-                masks, generative = masks[best], generative[best]
+            masks = steps.proposals_of(heat, settings) if self._given is None else self._given
         with self._timed("clip"):
-            clip = None if self.clip is None else self._clip_scores(noun, expression, masks)
+            regions = self._regions or self._seen(masks)
+            clip = None if regions is None else regions.scores(noun, expression, settings)
         with self._timed("fusion"):
-            weighted = self._weights(noun, expression, masks, heat, clip, maps)
-            scores = scoring.combine(
-                generative, clip, weighted.weights, settings.alpha, settings.strength
-            )
-            picked = self._pick(expression, masks, scores, choice)
-        presence = self._presence(noun, maps, masks[picked].any(0))
-        return _Found(noun, heat, masks, generative, clip, weighted, scores, picked, presence)
+            anchors = self._anchors(expression, maps) if settings.bias == "geometry" else {}
+            scored = steps.scored(expression, heat, masks, settings, clip, anchors)
+            picked = steps.picked(expression, scored, settings, choice)
+            held = steps.presence_map(maps, _columns(noun, maps), self.size)
+            presence = steps.presence_of(held, masks[picked].any(0))
+        return _Found(noun, heat, scored, picked, presence)
 
     def _heat(self, noun: Noun, maps: TokenMaps) -> Tensor:
-        """c of the paper at working size; see `word_map`."""
-        settings = self.settings
-        weights = None if settings.grid_weights is None else dict(enumerate(settings.grid_weights))
-        heat = word_map(
-            maps,
-            maps.columns(noun.word.start, noun.word.end),
-            size=self.size,
-            weights=weights,
-            normalise=settings.normalise,
-            quantise=settings.quantise,
-        )
-        return snapped(heat, self._pixels, settings.snap) if settings.snap else heat
+        return steps.heat_of(maps, _columns(noun, maps), self.size, self.settings, self._pixels)
 
-    def _proposals(self, heat: Tensor) -> Tensor:
-        if self._given is not None:
-            return self._given
-        settings = self.settings
-        if settings.threshold is not None:
-            return (heat >= settings.threshold)[None]
-        if settings.proposals == "things":
-            zones = separate(heat, settings.prominence)
-            return best_cuts(heat, zones, settings.thresholds, settings.least_area)
-        masks = from_heat(
-            heat,
-            settings.thresholds,
-            settings.reading,
-            settings.proposals == "parts",
-            settings.least_area,
-        )
-        return keep_largest(masks, settings.largest) if settings.largest else masks
+    def _seen(self, masks: Tensor) -> Regions | None:
+        return None if self.clip is None else Regions(self.clip, self._pixels, masks)
 
-    def _clip_scores(self, noun: Noun, expression: Expression, masks: Tensor) -> Tensor:
-        """s^D: similarity of each proposal, cut out and in place, to the sentence."""
-        assert self.clip is not None
-        settings = self.settings
-        texts = self.clip.text_features([expression.text, noun.phrase, noun.word.text])
-        if settings.texts == "official":
-            crop_text, masked_text = texts[0], blend(texts, [0.5, 0.0, 0.5])
-        elif settings.texts == "paper":
-            crop_text = masked_text = blend(texts, [0.5, 0.5, 0.0])
-        else:
-            crop_text = masked_text = texts[1]
-        return similarity(self._regions(masks, expression), crop_text, masked_text, settings.beta)
-
-    def _regions(self, masks: Tensor, expression: Expression) -> RegionFeatures:
-        """CLIP's features; of given proposals made once, unless the text changes pixels."""
-        assert self.clip is not None
-        settings = self.settings
-        crop, masked = darkened(self._pixels, expression, settings.bias)
-        changed = crop is not self._pixels or masked is not self._pixels
-        if self._given is not None and self._features is not None and not changed:
-            return self._features
-        features = RegionFeatures(
-            self.clip.crop_features(crop, masks, settings.crop),
-            self.clip.masked_features(masked, masks),
-        )
-        if self._given is not None and not changed:
-            self._features = features
-        return features
-
-    def _weights(
-        self,
-        noun: Noun,
-        expression: Expression,
-        masks: Tensor,
-        heat: Tensor,
-        clip: Tensor | None,
-        maps: TokenMaps,
-    ) -> geometry.Weighted:
-        if self.settings.bias != "geometry":
-            return geometry.Weighted(torch.ones(len(masks)))
+    def _anchors(self, expression: Expression, maps: TokenMaps) -> dict[Noun, Tensor]:
+        """The heat of the nouns that the root is related to; those never encoded are left out."""
         anchors = {}
         for other in (anchor for relation in expression.relations for anchor in relation.anchors):
-            with suppress(WordError):  # beyond the window: the relation is left out and noted
+            with suppress(WordError):  # the relation is then left out, and noted
                 anchors[other] = self._heat(other, maps)
-        return geometry.weights(masks, expression, scoring.evidence(heat, masks, clip), anchors)
-
-    def _pick(
-        self, expression: Expression, masks: Tensor, scores: Tensor, choice: int
-    ) -> list[int]:
-        """The chosen proposal, or for a plural those whose union is the answer."""
-        if self.settings.bias == "geometry" and expression.number != 1 and choice == 1:
-            return scoring.union(masks, scores, None, expression.number)
-        return [scoring.choose(scores, masks, choice, DISTINCT)]
-
-    def _presence(self, noun: Noun, maps: TokenMaps, mask: Tensor) -> float:
-        """How much of the attention the word holds inside the mask, 0..1: is it there at all?"""
-        if maps.mode == "logits":
-            return 1.0
-        columns = maps.columns(noun.word.start, noun.word.end)
-        raw = word_map(maps, columns, size=self.size, normalise=False)
-        raw = raw.exp() if maps.mode == "log_probabilities" else raw
-        return float(raw[mask].mean()) if bool(mask.any()) else 0.0
+        return anchors
 
     def _answer(self, expression: Expression, found: list[_Found]) -> Segmentation:
         """The union of what was found; a noun whose presence is too low adds nothing."""
-        notes = list(dict.fromkeys(note for one in found for note in one.weighted.notes))
+        notes = list(dict.fromkeys(note for one in found for note in one.scored.notes))
         if self.clip is None:
             notes.append("no CLIP model, so the choice is generative only")
         floor = self.settings.empty_below
@@ -227,14 +154,16 @@ class Look:
         ]
         size = (self.image.height, self.image.width)
         with self._timed("mask"):
-            masks = [self._full(one) for one in there] or [torch.zeros(size, dtype=torch.bool)]
+            instances = [one for found in there for one in self._full(found)]
+        stack = torch.stack(instances) if instances else torch.zeros(0, *size, dtype=torch.bool)
         return Segmentation(
             image=self.image,
-            mask=torch.stack(masks).any(0),
+            mask=stack.any(0),
+            instances=stack,
             heat=torch.stack([one.heat for one in found]).amax(0),
             expression=expression,
             candidates=tuple(candidate for one in found for candidate in one.candidates()),
-            masks=torch.cat([one.masks for one in found]),
+            masks=torch.cat([one.scored.masks for one in found]),
             presence=min(one.presence for one in there or found),
             notes=tuple(notes),
             times=dict(self.times),
@@ -242,10 +171,11 @@ class Look:
         )
 
     def _full(self, found: _Found) -> Tensor:
-        """The answer for one noun at the picture's size; masks that were given, as they came."""
+        """The chosen masks of one noun at the picture's size; those given come as they came."""
         if self._own is not None:
-            return self._own[found.picked].any(0)
-        return enlarged(found.mask, (self.image.height, self.image.width))
+            return self._own[found.picked]
+        size = (self.image.height, self.image.width)
+        return torch.stack([enlarged(mask, size) for mask in found.scored.masks[found.picked]])
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -256,32 +186,31 @@ class Look:
             self.times[stage] = self.times.get(stage, 0.0) + time.perf_counter() - start
 
 
+def _columns(noun: Noun, maps: TokenMaps) -> tuple[int, ...]:
+    return maps.columns(noun.word.start, noun.word.end)
+
+
 @dataclass(frozen=True, eq=False)
 class _Found:
+    """What one noun of the sentence came to."""
+
     noun: Noun
     heat: Tensor
-    masks: Tensor
-    generative: Tensor
-    clip: Tensor | None
-    weighted: geometry.Weighted
-    scores: Tensor
+    scored: Scored
     picked: list[int]
     presence: float
 
-    @property
-    def mask(self) -> Tensor:
-        return self.masks[self.picked].any(0)
-
     def candidates(self) -> tuple[Candidate, ...]:
+        scored = self.scored
         return tuple(
             Candidate(
                 noun=self.noun.word.text,
-                generative=float(self.generative[i]),
-                clip=None if self.clip is None else float(self.clip[i]),
-                place=float(self.weighted.weights[i]),
-                score=float(self.scores[i]),
-                area=float(self.masks[i].float().mean()),
+                generative=float(scored.generative[i]),
+                clip=None if scored.clip is None else float(scored.clip[i]),
+                place=float(scored.place[i]),
+                score=float(scored.total[i]),
+                area=float(scored.masks[i].float().mean()),
                 chosen=i in self.picked,
             )
-            for i in range(len(self.masks))
+            for i in range(len(scored.masks))
         )

@@ -35,13 +35,15 @@ class Candidate:
 class Segmentation:
     """What was found.
 
-    mask: bool [H, W], the picture's size. heat: float32 [h, w] in 0..1, working size. masks: bool
-    [N, h, w], the proposals, one per candidate. presence: 0..1, how sure the model is that the
-    thing is there at all. times: seconds per stage.
+    mask: bool [H, W], the picture's size. instances: bool [K, H, W], the objects that make it
+    up, one each; none when nothing was found. heat: float32 [h, w] in 0..1, working size. masks:
+    bool [N, h, w], the proposals, one per candidate. presence: 0..1, how sure the model is that
+    the thing is there at all. times: seconds per stage.
     """
 
     image: Image.Image
     mask: Tensor
+    instances: Tensor
     heat: Tensor
     expression: Expression
     candidates: tuple[Candidate, ...]

@@ -142,7 +142,7 @@ def train_clip(pool: Path, work: Path, steps: int, start: Path | None = None) ->
     model = Contrast(new_clip())
     if start is not None:
         model.clip.load_state_dict(load_file(start / "clip" / "open_clip_model.safetensors"))
-    shards, tokenize = read_pool(pool, most=24), open_clip.SimpleTokenizer()
+    shards, tokenize = read_pool(pool), open_clip.SimpleTokenizer()
 
     def step(generator: torch.Generator) -> Losses:
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
@@ -204,7 +204,19 @@ def _crops(shards: list[Shard], rng: np.random.Generator) -> tuple[Tensor, list[
             box, good = _box(mask, rng)
             pictures.append(_cut(picture, mask, box, rng))
             regions.append(Region(things[index] if good else None))
-    return _pixels(np.stack(pictures[:CROPS])), regions[:CROPS]
+    return _relit(_pixels(np.stack(pictures[:CROPS])), rng), regions[:CROPS]
+
+
+def _relit(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each picture [N, 3, S, S] with a contrast and a brightness of its own, half of them flipped.
+
+    Hues stay, since colours are among the words.
+    """
+    contrast, light = rng.uniform(0.6, 1.25, len(pictures)), rng.uniform(-0.2, 0.2, len(pictures))
+    scale, shift = (torch.tensor(one).float().view(-1, 1, 1, 1) for one in (contrast, light))
+    flipped = torch.from_numpy(rng.random(len(pictures)) < 0.5).view(-1, 1, 1, 1)
+    pictures = torch.where(flipped, pictures.flip(-1), pictures)
+    return (pictures * scale + shift).clamp(-1, 1)
 
 
 def _box(mask: np.ndarray, rng: np.random.Generator) -> tuple[tuple[int, int, int, int], bool]:

@@ -224,9 +224,9 @@ def _sentence(scene: Scene, rng: np.random.Generator) -> Sentence | None:
     draw = rng.random()
     if draw < 0.07:
         return None
-    if draw < 0.5:
+    if draw < 0.45:
         return caption(scene, rng)
-    kinds = ["absent"] if draw < 0.58 else [kind for kind in MAKERS if kind != "absent"]
+    kinds = ["absent"] if draw < 0.6 else [kind for kind in MAKERS if kind != "absent"]
     return next(iter(sentences_for(scene, rng, kinds)), None) or caption(scene, rng)
 
 
