@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,10 @@ def checked_tower(model: nn.Module) -> Any:
     return tower
 
 
-def read_model(source: str, device: str | torch.device, precision: str) -> tuple[Any, Any]:
-    """open_clip's model and tokenizer."""
+def read_model(
+    source: str, device: str | torch.device, precision: str, network: bool = True
+) -> tuple[Any, Any]:
+    """open_clip's model and tokenizer. network: whether they may be downloaded."""
     try:
         import open_clip
     except ImportError as error:
@@ -42,20 +46,21 @@ def read_model(source: str, device: str | torch.device, precision: str) -> tuple
         ) from error
     name, tag = _address(source, open_clip)
     try:
-        model = open_clip.create_model(
-            name,
-            pretrained=tag,
-            precision=precision,
-            device=device,
-            require_pretrained=True,
-            weights_only=True,
-        )
-        return model, open_clip.get_tokenizer(name)
+        with nullcontext() if network else _offline():
+            model = open_clip.create_model(
+                name,
+                pretrained=tag,
+                precision=precision,
+                device=device,
+                require_pretrained=True,
+                weights_only=True,
+            )
+            return model, open_clip.get_tokenizer(name)
     except Exception as error:  # whatever a broken file or a failed download brings up
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"The CLIP model {source} cannot be read ({lines[0][:200]}); check that its files are "
-            "complete, or that the network is there."
+            "complete, or that it may be downloaded and the network is there."
         ) from error
 
 
@@ -92,3 +97,15 @@ def _check_folder(folder: Path) -> None:
             f"{folder} has no {WEIGHTS[0]}; pickled weights (.bin, .pt) are not read, so save the "
             "weights as safetensors."
         )
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Inside, the hub's library reads its cache and nothing else."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

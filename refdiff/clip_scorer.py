@@ -95,16 +95,18 @@ class ClipScorer:
         source: str | Path,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        network: bool = True,
     ) -> ClipScorer:
         """Read a CLIP from a folder, by open_clip's name and tag, or from the hub.
 
         source: a folder holding open_clip_config.json and open_clip_model.safetensors, a name such
-        as "ViT-B-16/openai", or "hf-hub:owner/name". Weights are never unpickled.
+        as "ViT-B-16/openai", or "hf-hub:owner/name". Weights are never unpickled. network: whether what is
+        not in the cache may be downloaded.
         Raises ModelError when it cannot be read or is not a vision transformer.
         """
         if dtype not in PRECISIONS:
             raise ValueError(f"dtype is {dtype}, wanted float32, float16 or bfloat16; choose one.")
-        model, tokenizer = read_model(str(source), device, PRECISIONS[dtype])
+        model, tokenizer = read_model(str(source), device, PRECISIONS[dtype], network)
         tower = checked_tower(model)
         height, width = tower.image_size
         if height != width:

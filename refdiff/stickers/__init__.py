@@ -15,6 +15,8 @@ DATA = HERE / "data"
 SPLITS = ("validation", "test")
 SAMPLE = HERE / "sample.png"
 """The picture that the command knows as `sample`."""
+SAMPLE_LABELS = HERE / "sample.labels.png"
+"""Which of its pixels show which object: 0 for none, else 1 and up."""
 
 EMPTY_BELOW = 0.15
 """Presence below which the sticker models' answer is "nothing found"; set on `validation`."""

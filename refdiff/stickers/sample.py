@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from . import SAMPLE
+from . import SAMPLE, SAMPLE_LABELS
 from .scenes import SIZE, Drawing, Thing, paste, sticker_from
 from .sprites import HELD_OUT_STYLE, load_sprites
 
@@ -38,5 +39,13 @@ def draw_sample(packages: Path) -> Drawing:
 
 
 def save_sample(packages: Path) -> None:
-    """Draws the picture into the package."""
-    Image.fromarray(draw_sample(packages).picture).save(SAMPLE, optimize=True)
+    """Draws the picture into the package, and a picture of which pixel shows which object."""
+    drawing = draw_sample(packages)
+    Image.fromarray(drawing.picture).save(SAMPLE, optimize=True)
+    Image.fromarray(drawing.labels).save(SAMPLE_LABELS, optimize=True)
+
+
+def sample_masks() -> NDArray[np.bool_]:
+    """The masks of the sample's objects, in the order of `CAST`: [N, 256, 256]."""
+    labels = np.asarray(Image.open(SAMPLE_LABELS))
+    return labels == np.arange(1, len(CAST) + 1)[:, None, None]

@@ -1,0 +1,249 @@
+"""Record Sampling and Collect Attention: the words of a picture while it is being made.
+
+A patch on a copy of the MODEL looks on while the user's own sampler runs, at no pass of its own.
+Every run of a sampler is kept by the latent it ends in, so that Collect finds the run that made
+the latent it is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..refdiff.attention import AttentionRecorder, TokenMaps
+from ..refdiff.capture import choose_layers
+from ..refdiff.errors import ModelError, RefDiffError
+from ..refdiff.expression import Expression
+from ..refdiff.plain import parse_plainly
+from .expression import understood
+from .passes import grid_seen
+from .pictures import shown
+from .text import EncodedText, TextReader
+from .unet import check_model, layer_table, place_of
+from .wires import ATTENTION, CATEGORY, RECORDING, Attention, NodeSettings, output, settings_input
+
+KEPT = 8
+"""Runs a recording remembers; of each only a mean map per layer."""
+CELL = 8
+"""Pixels per latent cell of the models that words can be read from."""
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of a sampler: per layer the sum of the maps [B, T, h, w] and how many they are."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def add(self, layer: str, maps: Tensor) -> None:
+        maps = maps.cpu()
+        before = self.sums.get(layer)
+        if before is not None and before.shape != maps.shape:
+            return  # a prompt on a part of the picture, whose places are others
+        self.sums[layer] = maps if before is None else before + maps
+        self.seen[layer] = self.seen.get(layer, 0) + 1
+
+    def mean(self) -> dict[str, Tensor]:
+        return {layer: total / self.seen[layer] for layer, total in self.sums.items()}
+
+
+@dataclass(eq=False)
+class Recording:
+    """The runs of the samplers that used a recorded MODEL, by the latents they ended in."""
+
+    expression: Expression
+    text: EncodedText
+    settings: NodeSettings
+    runs: OrderedDict[str, Run] = field(default_factory=OrderedDict)
+
+    def keep(self, latent: Tensor, run: Run) -> None:
+        self.runs[_fingerprint(latent)] = run
+        while len(self.runs) > KEPT:
+            self.runs.popitem(last=False)
+
+    def run_of(self, latent: Tensor) -> Run:
+        """The run that ended in this latent; ModelError when it is not among those kept."""
+        run = self.runs.get(_fingerprint(latent))
+        if run is None:
+            raise ModelError(
+                f"This latent was not made by the recorded model ({len(self.runs)} runs are kept); "
+                "wire the sampler's own LATENT, and if it came from the cache, change its seed or "
+                "the prompt and run again."
+            )
+        if not run.sums:
+            raise ModelError(
+                "The sampler ran without the recorded prompt; wire Record Sampling's conditioning "
+                "to its positive input."
+            )
+        return run
+
+
+def recorded(model: Any, recording: Recording) -> Any:
+    """A copy of the MODEL that tells the recording what its words look at."""
+    clone = model.clone()
+    settings = recording.settings.method.capture
+    layers = choose_layers(layer_table(clone.model.diffusion_model), settings.grids)
+    current: list[Run] = []
+
+    def outer(executor: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        run = Run()
+        current.append(run)
+        try:
+            latent = executor(*args, **kwargs)
+        finally:
+            current.remove(run)
+        recording.keep(latent, run)
+        return latent
+
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "refdiff", outer)
+    clone.set_model_attn2_patch(_watcher(clone, recording, layers, current))
+    return clone
+
+
+def _watcher(
+    model: Any, recording: Recording, layers: tuple[str, ...], current: list[Run]
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    unet, wanted = model.model.diffusion_model, {place_of(layer): layer for layer in layers}
+    mode, cond = recording.settings.method.capture.mode, recording.text.cond
+
+    def see(hidden: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> Any:
+        layer = wanted.get((*options["block"], options.get("block_index", 0)))
+        rows = [] if layer is None or not current else _own_rows(hidden, context, cond, options)
+        for own in rows:
+            attention, grid = unet.get_submodule(layer).attn2, grid_seen(hidden, options)
+            recorder = AttentionRecorder([layer], mode)
+            query, key = attention.to_q(hidden[own]), attention.to_k(context[own])
+            recorder.add(layer, query, key, attention.heads, grid)
+            current[-1].add(layer, _folded(recorder.maps[layer], cond.shape[1]))
+        return hidden, context, value
+
+    return see
+
+
+def _own_rows(
+    hidden: Tensor, context: Tensor, cond: Tensor, options: dict[str, Any]
+) -> list[slice]:
+    """The rows of the batch that are asked about the recorded prompt, one slice per prompt."""
+    chunks = options.get("cond_or_uncond") or [0]
+    if len(hidden) % len(chunks) or context.shape[1] % cond.shape[1]:
+        return []
+    each = len(hidden) // len(chunks)
+    own = cond[0].to(context)
+    return [
+        slice(n * each, (n + 1) * each)
+        for n in range(len(chunks))
+        if torch.equal(context[n * each, : len(own)], own)
+    ]
+
+
+def _folded(maps: Tensor, tokens: int) -> Tensor:
+    """Maps [B, r T, h, w] of a text that ComfyUI repeated r times, as of the text itself."""
+    return maps.unflatten(1, (-1, tokens)).sum(1)
+
+
+def _fingerprint(latent: Tensor) -> str:
+    return hashlib.sha256(latent.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def token_maps(recording: Recording, run: Run, row: int) -> TokenMaps:
+    """The mean maps of one picture of a run's batch."""
+    mean = run.mean()
+    return TokenMaps(
+        maps=tuple(maps[row] for maps in mean.values()),
+        layers=tuple(mean),
+        tokens=recording.text.tokens,
+        spans=recording.text.spans,
+        text=recording.expression.text,
+        mode=recording.settings.method.capture.mode,
+    )
+
+
+class RecordSampling(io.ComfyNode):
+    """A MODEL whose words are recorded while a sampler uses it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RefDiffRecordSampling",
+            display_name="Record Sampling",
+            category=CATEGORY,
+            description="Records what the words of a prompt look at while your sampler makes the "
+            "picture, at no extra pass. Wire model and conditioning to the sampler, the recording "
+            "and the sampler's LATENT to Collect Attention.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1, 2 or XL model."),
+                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="a red cat next to a green car",
+                    tooltip="The positive prompt of the picture; weights like (cat:1.3) count.",
+                ),
+                settings_input(),
+            ],
+            outputs=[
+                output(io.Model, "model", "For the sampler.", key="recorded"),
+                output(io.Conditioning, "positive", "The prompt, for the sampler."),
+                output(RECORDING, "recording", "For Collect Attention."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, clip: Any, prompt: str, settings: NodeSettings | None = None
+    ) -> io.NodeOutput:
+        check_model(model)
+        text = TextReader(clip, prompt_weights=True, clip_skip=True)(prompt)
+        recording = Recording(_expression(prompt), text, settings or NodeSettings())
+        pooled = {} if text.pooled is None else {"pooled_output": text.pooled}
+        return io.NodeOutput(recorded(model, recording), [[text.cond, pooled]], recording)
+
+
+def _expression(prompt: str) -> Expression:
+    """The prompt understood as far as it goes; a list of tags is no sentence."""
+    try:
+        return understood(prompt)[0]
+    except (ValueError, RefDiffError):
+        return parse_plainly(prompt)
+
+
+class CollectAttention(io.ComfyNode):
+    """The attention of the run that made a latent."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RefDiffCollectAttention",
+            display_name="Collect Attention",
+            category=CATEGORY,
+            description="What the words of the recorded prompt looked at in the run that made "
+            "this latent, averaged over its steps; for a batch a list, one for each picture.",
+            inputs=[
+                RECORDING.Input("recording", tooltip="From Record Sampling."),
+                io.Latent.Input("latent", tooltip="The LATENT of the sampler that ran."),
+            ],
+            outputs=[output(ATTENTION, "attention", "For Heat Map.", listed=True)],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, recording: Recording, latent: dict[str, Any]) -> io.NodeOutput:
+        samples = latent["samples"]
+        run = recording.run_of(samples)
+        size = (samples.shape[-2] * CELL, samples.shape[-1] * CELL)
+        found = [
+            Attention(token_maps(recording, run, row), recording.expression, size)
+            for row in range(len(samples))
+        ]
+        steps = max(run.seen.values())
+        words = f"{len(found)} pictures, {steps} steps, {len(run.sums)} layers"
+        return io.NodeOutput(found, ui=shown(cls, words=words))

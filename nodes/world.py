@@ -1,0 +1,79 @@
+"""Load Sticker Models: the built-in world as ordinary ComfyUI objects."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from PIL import Image
+from torch import Tensor
+
+from ..refdiff import stickers
+from ..refdiff.pictures import read_picture
+from .clip import ManagedClip, load_scorer
+from .pictures import image_of, mask_of
+from .stickers import is_sticker_model, sticker_models
+from .wires import CATEGORY, SCORER, output
+
+STICKERS_ONLY = (
+    "the sticker models know stickers only (forty nouns such as cat, car, cup); for other "
+    "pictures wire in a checkpoint of your own"
+)
+
+
+@cache
+def sample() -> Image.Image:
+    """The picture of stickers that ships with refdiff."""
+    return read_picture(stickers.SAMPLE)
+
+
+def caution(model: Any, picture: Image.Image) -> list[str]:
+    """What to say of a picture that the sticker models were not made for."""
+    if not is_sticker_model(model) or picture.tobytes() == sample().tobytes():
+        return []
+    return [STICKERS_ONLY]
+
+
+def sticker_scorer() -> ManagedClip:
+    """The small CLIP that was trained on stickers."""
+    return load_scorer(str(stickers.WEIGHTS / "clip"))
+
+
+class LoadStickerModels(io.ComfyNode):
+    """Models that need no download, with a picture they know."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RefDiffLoadStickerModels",
+            display_name="Load Sticker Models",
+            category=CATEGORY,
+            description="Small models that ship with Ref-Diff, a sample picture and the masks of "
+            "its objects, so that every graph runs at once. They know forty stickers and nothing "
+            "of photographs.",
+            inputs=[],
+            outputs=[
+                output(io.Model, "model", "A UNet trained on stickers."),
+                output(io.Clip, "clip", "Its text encoder."),
+                output(io.Vae, "vae", "Its VAE."),
+                output(SCORER, "scorer", "A CLIP trained on stickers."),
+                output(io.Image, "sample", "A picture of stickers, 256 x 256."),
+                output(io.Mask, "objects", "The masks of its objects, [N, 256, 256]."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        model, clip, vae = sticker_models()
+        return io.NodeOutput(
+            model, clip, vae, sticker_scorer(), image_of([sample()]), sample_objects()
+        )
+
+
+def sample_objects() -> Tensor:
+    """The masks of the sample's objects: float32 [N, 256, 256]."""
+    from ..refdiff.stickers.sample import sample_masks
+
+    return mask_of(torch.from_numpy(sample_masks()))
