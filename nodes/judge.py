@@ -229,7 +229,7 @@ class ChooseMask(io.ComfyNode):
                     listed=True,
                 ),
                 output(BOX, "box", "The masks' boxes: x, y, width, height in pixels."),
-                output(io.String, "points", 'A place in each mask: [{"x": 1, "y": 2}].'),
+                output(io.String, "points", "A place in each mask: JSON with x and y of each."),
             ],
             hidden=[io.Hidden.unique_id],
         )

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
-from PIL import Image
 from torch import Tensor
 
-from ..refdiff.errors import RefDiffError
 from ..refdiff.expression import Expression
-from ..refdiff.heat import enlarged
 from ..refdiff.overlay import draw_overlay
-from ..refdiff.pipeline import Look
-from ..refdiff.result import Segmentation
 from ..refdiff.settings import Settings
+from .answers import Answer, Choices, answers_of, paired
 from .clip import ManagedClip
-from .expression import counted, understood
-from .heat import capture_of, labelled_heat
+from .heat import labelled_heat
 from .knobs import profile_input
 from .pictures import (
     boxes_of,
@@ -34,7 +29,7 @@ from .pictures import (
     shown,
     stacked,
 )
-from .refine import refined, shape_inputs
+from .refine import shape_inputs
 from .wires import (
     BOX,
     CATEGORY,
@@ -45,35 +40,9 @@ from .wires import (
     settings_input,
     text_input,
 )
-from .world import caution
 
 INSTANCES = ("auto", "one", "all", "separate")
 EXAMPLE = "the red cat on the left"
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Segment's widgets, as they are after a wired REFDIFF_SETTINGS had its say."""
-
-    settings: NodeSettings
-    focus: str
-    choice: int
-    instances: str
-    edges: str
-    grow: int
-    falloff: int
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """One sentence over one picture: masks [K, H, W] and heat [H, W] float, words to read."""
-
-    picture: Image.Image
-    masks: Tensor
-    heat: Tensor
-    score: float
-    label: str
-    words: str
 
 
 class RefDiffSegment(io.ComfyNode):
@@ -112,7 +81,7 @@ class RefDiffSegment(io.ComfyNode):
                 output(io.Image, "overlay", "Heat, outline and word over the picture."),
                 output(io.String, "report", "How each sentence was understood and answered."),
                 output(BOX, "box", "The masks' boxes: x, y, width, height in pixels."),
-                output(io.String, "points", 'A place in each mask: [{"x": 1, "y": 2}].'),
+                output(io.String, "points", "A place in each mask: JSON with x and y of each."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -149,11 +118,11 @@ class RefDiffSegment(io.ComfyNode):
                 "Rebatch Images with a batch size of 1 before this node."
             )
         answers: list[Answer] = []
-        work = _paired(pictures, lines)
+        work = paired(pictures, lines)
         progress = ProgressBar(sum(len(own) for _, own in work))
         for picture, own in work:
             throw_exception_if_processing_interrupted()
-            answers += _answers(picture, own, choices, (model, clip, vae), scorer, given)
+            answers += answers_of(picture, own, choices, (model, clip, vae), scorer, given)
             progress.update(len(own))
         return _output(cls, answers)
 
@@ -226,79 +195,6 @@ def _lines(text: str | Expression) -> list[str | Expression]:
     if isinstance(text, Expression):
         return [text]
     return [line.strip() for line in text.splitlines() if line.strip()] or [text]
-
-
-def _paired(
-    pictures: Sequence[Image.Image], lines: Sequence[str | Expression]
-) -> list[tuple[Image.Image, list[str | Expression]]]:
-    """Each picture with its sentences; one of either goes with all of the other."""
-    if len(pictures) == 1:
-        return [(pictures[0], list(lines))]
-    if len(lines) == 1:
-        return [(picture, [lines[0]]) for picture in pictures]
-    if len(lines) != len(pictures):
-        raise ValueError(
-            f"There are {len(pictures)} pictures and {len(lines)} lines of text; give one picture, "
-            "one line, or as many lines as pictures."
-        )
-    return [(picture, [line]) for picture, line in zip(pictures, lines, strict=True)]
-
-
-def _answers(
-    picture: Image.Image,
-    lines: Sequence[str | Expression],
-    choices: Choices,
-    models: tuple[Any, Any, Any],
-    scorer: ManagedClip | None,
-    given: Tensor | None,
-) -> list[Answer]:
-    """An answer for every line; a failure is an empty mask and its words, unless it must raise."""
-    raises = choices.settings.raise_on_failure
-    try:
-        capture = capture_of(*models, choices.settings)
-        look = Look(picture, capture, scorer, choices.settings.method, given)
-    except (ValueError, RefDiffError) as error:
-        if raises:
-            raise
-        return [_failed(picture, str(error)) for _ in lines]
-    answers = []
-    for line in lines:
-        throw_exception_if_processing_interrupted()
-        try:
-            expression, notes = understood(line, choices.focus)
-            result = look(counted(expression, choices.instances), choice=choices.choice)
-            notes = [*notes, *caution(models[0], picture)]
-            answers.append(_answer(result, choices, notes))
-        except (ValueError, RefDiffError) as error:
-            if raises:
-                raise
-            answers.append(_failed(picture, str(error)))
-    return answers
-
-
-def _answer(result: Segmentation, choices: Choices, notes: Sequence[str]) -> Answer:
-    size = (result.image.height, result.image.width)
-    heat = enlarged(result.heat, size)
-    separate = choices.instances == "separate" and len(result.instances) > 0
-    masks = result.instances if separate else result.mask[None]
-    shape = (choices.edges, choices.grow, choices.falloff)
-    done = torch.stack([refined(mask, result.image, *shape) for mask in masks])
-    said = result.report()["understood"]["summary"]
-    found = (
-        "Nothing found."
-        if result.empty
-        else f"Found {len(result.instances)} of "
-        f"{len(result.candidates)} candidates, presence {result.presence:.2f}."
-    )
-    words = " ".join([said, found, *(f"Note: {note}." for note in [*result.notes, *notes])])
-    return Answer(
-        result.image, done, heat, result.presence, result.expression.root.word.text, words
-    )
-
-
-def _failed(picture: Image.Image, words: str) -> Answer:
-    nothing = torch.zeros(picture.height, picture.width)
-    return Answer(picture, nothing[None], nothing, 0.0, "", words)
 
 
 def _output(cls: Any, answers: Sequence[Answer]) -> io.NodeOutput:

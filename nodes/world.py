@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -13,13 +14,17 @@ from torch import Tensor
 from ..refdiff import stickers
 from ..refdiff.pictures import read_picture
 from .clip import ManagedClip, load_scorer
-from .pictures import image_of, mask_of
+from .pictures import image_of, mask_of, shown
 from .stickers import is_sticker_model, sticker_models
 from .wires import CATEGORY, SCORER, output
 
 STICKERS_ONLY = (
     "the sticker models know stickers only (forty nouns such as cat, car, cup); for other "
     "pictures wire in a checkpoint of your own"
+)
+NO_SCORER = (
+    "open_clip is not installed (see requirements.txt), so the scorer is empty and the heat alone "
+    "decides"
 )
 
 
@@ -36,8 +41,10 @@ def caution(model: Any, picture: Image.Image) -> list[str]:
     return [STICKERS_ONLY]
 
 
-def sticker_scorer() -> ManagedClip:
-    """The small CLIP that was trained on stickers."""
+def sticker_scorer() -> ManagedClip | None:
+    """The small CLIP that was trained on stickers; None where open_clip is not installed."""
+    if find_spec("open_clip") is None:
+        return None
     return load_scorer(str(stickers.WEIGHTS / "clip"))
 
 
@@ -62,13 +69,19 @@ class LoadStickerModels(io.ComfyNode):
                 output(io.Image, "sample", "A picture of stickers, 256 x 256."),
                 output(io.Mask, "objects", "The masks of its objects, [N, 256, 256]."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        model, clip, vae = sticker_models()
+        scorer = sticker_scorer()
+        words = "" if scorer else f"Note: {NO_SCORER}."
         return io.NodeOutput(
-            model, clip, vae, sticker_scorer(), image_of([sample()]), sample_objects()
+            *sticker_models(),
+            scorer,
+            image_of([sample()]),
+            sample_objects(),
+            ui=shown(cls, words=words),
         )
 
 

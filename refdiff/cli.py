@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from .commands import evaluate
 from .commands.bench import bench
+from .commands.choices import choices
 from .commands.compare import compare
 from .commands.explain import explain
 from .commands.models import models
@@ -44,6 +45,7 @@ app.command(no_args_is_help=True, cls=PictureCommand)(segment)
 app.command(no_args_is_help=True)(explain)
 app.command()(models)
 evaluate.app.command()(compare)
+evaluate.app.command()(choices)
 app.add_typer(evaluate.app, name="eval")
 app.command()(bench)
 

@@ -18,12 +18,13 @@ from refdiff.attention import TokenMaps
 from refdiff.capture import CaptureSettings
 from refdiff.cli import app
 from refdiff.clip_scorer import ClipScorer
+from refdiff.commands.choices import METHOD, variants
 from refdiff.commands.common import Ready
-from refdiff.commands.compare import _limited, _variants
+from refdiff.commands.compare import _variants, limited
 from refdiff.commands.evaluate import segmenter_of
 from refdiff.diffusers_capture import DiffusersCapture
 from refdiff.evaluation import SceneObject, Sentence, evaluate, read_scenes, write_scenes
-from refdiff.evaluation.shared import SharedCapture
+from refdiff.shared_capture import SharedCapture
 from refdiff.models import VARIABLE, Models
 from refdiff.pipeline import Look
 from refdiff.settings import Settings
@@ -37,7 +38,7 @@ def counted(pipe: Any) -> Iterator[Counter[str]]:
     """How often the UNet and the VAE's encoder run, and for how many rows."""
     runs: Counter[str] = Counter()
 
-    def unet(_module: Any, inputs: Any, _output: Any) -> None:
+    def unet(_module: Any, inputs: Any) -> None:  # before a pass, which may end early
         runs["unet"] += 1
         runs["rows"] += len(inputs[0])
 
@@ -45,7 +46,7 @@ def counted(pipe: Any) -> Iterator[Counter[str]]:
         runs["vae"] += 1
 
     hooks = [
-        pipe.unet.register_forward_hook(unet),
+        pipe.unet.register_forward_pre_hook(unet),
         pipe.vae.encoder.register_forward_hook(vae),
     ]
     try:
@@ -167,11 +168,11 @@ def data(tmp_path: Path, picture: Image.Image) -> Path:
 
 def test_the_limit_counts_sentences(data: Path) -> None:
     scenes = read_scenes(data)
-    assert _limited(scenes, None) == list(scenes)
+    assert limited(scenes, None) == list(scenes)
     for limit in range(1, 8):
-        kept = [one for scene in _limited(scenes, limit) for one in scene.sentences]
+        kept = [one for scene in limited(scenes, limit) for one in scene.sentences]
         assert kept == [one for scene in scenes for one in scene.sentences][:limit]
-    assert len(_limited(scenes, 3)) == 1
+    assert len(limited(scenes, 3)) == 1
 
 
 @pytest.fixture
@@ -212,3 +213,15 @@ def test_the_command_prints_every_row(
             for kind in ("own proposals", "given masks"):
                 assert result.stdout.count(f"{profile}, {half}, {kind}") == 3
     assert "root map cut at 0.5" in result.stdout and "absent" in result.stdout
+
+
+def test_each_choice_changes_one_thing_and_equal_passes_are_shared(plain: DiffusersCapture) -> None:
+    models = Models(plain.pipe, None, False, "tiny", None)
+    rows = dict(variants(Ready(models, plain, Settings())))
+    default = rows.pop("default").settings
+    for name, ready in rows.items():
+        assert ready.settings != default, name
+        same = ready.settings.capture == default.capture
+        assert same == (name in METHOD), name
+    shared = {id(ready.capture) for name, ready in rows.items() if name in METHOD}
+    assert len(shared) == 1

@@ -13,7 +13,6 @@ from .evaluate import Data, Limit, Split, folder_of, progress_bar, segmenter_of
 
 if TYPE_CHECKING:
     from ..evaluation import Outcome, Scene
-    from ..settings import Settings
 
 FIXED_THRESHOLD = 0.5
 """The best of six cuts, 0.4 to 0.7, of the plain root map on pictures of the validation split."""
@@ -46,7 +45,7 @@ def compare(
     with guarded(debug):
         from ..evaluation import Report, evaluate, kinds_table, read_scenes, table
 
-        scenes = _limited(read_scenes(folder_of(data, split)), limit)
+        scenes = limited(read_scenes(folder_of(data, split)), limit)
         variants = list(_variants(make_ready(model, clip, device, dtype, "default", None, 0)))
         found: dict[str, list[Outcome]] = {variant.name: [] for variant in variants}
         seconds = dict.fromkeys(found, 0.0)
@@ -68,7 +67,7 @@ def compare(
         typer.echo(f"\nRight object by kind\n\n{by_object}")
 
 
-def _limited(scenes: tuple[Scene, ...], limit: int | None) -> list[Scene]:
+def limited(scenes: tuple[Scene, ...], limit: int | None) -> list[Scene]:
     """The scenes of the first `limit` sentences."""
     kept: list[Scene] = []
     left = limit
@@ -82,7 +81,7 @@ def _limited(scenes: tuple[Scene, ...], limit: int | None) -> list[Scene]:
 
 def _variants(ready: Ready) -> Iterator[Variant]:
     """Every row, those with the same capture settings after each other."""
-    from ..evaluation.shared import SharedCapture
+    from ..shared_capture import SharedCapture
     from ..settings import Settings
 
     profiles = {
@@ -95,10 +94,18 @@ def _variants(ready: Ready) -> Iterator[Variant]:
         shared = replace(ready, capture=SharedCapture(ready.capture, settings.capture))
         if profile == "default":
             cut = replace(settings, threshold=FIXED_THRESHOLD, snap=0.0, bias="none")
-            yield Variant(f"root map cut at {FIXED_THRESHOLD}", _without_clip(shared, cut), False)
+            yield Variant(
+                f"root map cut at {FIXED_THRESHOLD}",
+                without_clip(replace(shared, settings=cut)),
+                False,
+            )
         for given in (False, True):
             kind = "given masks" if given else "own proposals"
-            yield Variant(f"{profile}, generative, {kind}", _without_clip(shared, settings), given)
+            yield Variant(
+                f"{profile}, generative, {kind}",
+                without_clip(replace(shared, settings=settings)),
+                given,
+            )
             if ready.models.clip is not None:
                 alone = replace(shared, settings=replace(settings, alpha=0.0))
                 yield Variant(f"{profile}, CLIP, {kind}", alone, given)
@@ -106,5 +113,6 @@ def _variants(ready: Ready) -> Iterator[Variant]:
                 yield Variant(f"{profile}, both, {kind}", both, given)
 
 
-def _without_clip(ready: Ready, settings: Settings) -> Ready:
-    return replace(ready, models=replace(ready.models, clip=None), settings=settings)
+def without_clip(ready: Ready) -> Ready:
+    """The same for the generative half alone."""
+    return replace(ready, models=replace(ready.models, clip=None))

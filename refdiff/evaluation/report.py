@@ -52,13 +52,13 @@ class Report:
             "seconds_per_sentence": round(self.seconds / count, 6) if count else None,
         }
 
-    def to_markdown(self) -> str:
+    def tomarkdown(self) -> str:
         """A table with one row per kind and one for all."""
         rows = [(name, figures) for name, figures in self.kinds.items()]
         rows.append(("**overall**", self.overall))
         heads = ["kind", "n", *COLUMNS.values(), "empty"]
         keys = ["n", *COLUMNS, "empty_rate"]
-        return _markdown(heads, [[name, *_cells(figures, keys)] for name, figures in rows])
+        return markdown(heads, [[name, *_cells(figures, keys)] for name, figures in rows])
 
 
 def evaluate(
@@ -105,7 +105,7 @@ def table(reports: Mapping[str, Report | Mapping[str, Any]]) -> str:
         data = _plain(report)
         cells = _cells(data["overall"], ["n", *COLUMNS])
         rows.append([name, *cells, _cell(data.get("seconds_per_sentence"))])
-    return _markdown(heads, rows)
+    return markdown(heads, rows)
 
 
 def kinds_table(reports: Mapping[str, Report | Mapping[str, Any]], figure: str = "miou") -> str:
@@ -125,7 +125,7 @@ def kinds_table(reports: Mapping[str, Report | Mapping[str, Any]], figure: str =
         ]
         for name, found in plain.items()
     ]
-    return _markdown(["", *kinds], rows)
+    return markdown(["", *kinds], rows)
 
 
 def _masks(
@@ -156,6 +156,6 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---"] + ["---:"] * (len(heads) - 1)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, rule, *rows]) + "\n"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from ..attention import TokenMaps
-from ..capture import Capture, CaptureSettings, EncodedPicture
+from .attention import TokenMaps
+from .capture import Capture, CaptureSettings, EncodedPicture
 
 
 class SharedCapture:

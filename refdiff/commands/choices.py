@@ -1,0 +1,117 @@
+"""`refdiff eval choices`: the default against itself with one choice changed, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .common import Clip, Debug, Device, Dtype, Model, Ready, guarded, make_ready
+from .compare import limited, without_clip
+from .evaluate import Data, Limit, Split, folder_of, progress_bar, segmenter_of
+
+if TYPE_CHECKING:
+    from ..evaluation import Outcome
+    from ..settings import Settings
+
+CAPTURE: dict[str, dict[str, Any]] = {
+    "t = 50": {"timestep": 50},
+    "t = 200": {"timestep": 200},
+    "t = 300": {"timestep": 300},
+    "coarsest grid alone": {"grids": (0,)},
+    "second coarsest grid alone": {"grids": (1,)},
+    "logarithms of probabilities": {"mode": "log_probabilities"},
+    "logits, guidance 9": {"mode": "logits", "guidance": 9.0},
+    "fast: down path and middle only": {"layers": "down"},
+    "queries kept from the first sentence": {"queries": "first"},
+    "queries kept from an empty sentence": {"queries": "empty"},
+    "4 noises averaged": {"seeds": 4},
+    "t = 50, 150, 250 averaged": {"timesteps": (50, 150, 250)},
+    "mirrored picture averaged": {"flip": True},
+}
+METHOD: dict[str, dict[str, Any]] = {
+    "grids weigh alike": {"grid_weights": (0.5, 0.5)},
+    "heat not drawn to edges": {"snap": 0.0},
+    "heat half drawn to edges": {"snap": 0.5},
+    "19 cuts, contrast (the paper)": {"proposals": "cuts", "score": "contrast"},
+    "19 cuts, Otsu": {"proposals": "cuts", "score": "otsu"},
+    "19 cuts and their parts, Otsu": {"proposals": "parts", "score": "otsu"},
+    "alpha = 0.1": {"alpha": 0.1},
+    "alpha = 0.5": {"alpha": 0.5},
+    "beta = 0 (crops alone)": {"beta": 0.0},
+    "beta = 1 (masked attention alone)": {"beta": 1.0},
+    "CLIP reads sentence and phrase": {"texts": "paper"},
+    "no place, size, order, relation": {"bias": "none"},
+}
+HEADS = ("generative: mIoU", "right", "both: mIoU", "right", "given masks: right")
+
+
+def choices(
+    data: Data = None,
+    split: Split = "validation",
+    model: Model = None,
+    clip: Clip = None,
+    limit: Limit = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    debug: Debug = False,
+) -> None:
+    """Print what each choice of the default profile is worth, one changed at a time.
+
+    Columns: own proposals by the generative half alone and by both halves, and the objects' own
+    masks by both. Rows that differ in nothing the UNet sees share its passes. The output is
+    markdown.
+    """
+    with guarded(debug):
+        from ..evaluation import evaluate, read_scenes
+
+        scenes = limited(read_scenes(folder_of(data, split)), limit)
+        ready = make_ready(model, clip, device, dtype, "default", None, 0)
+        runs = {name: _runs(own) for name, own in variants(ready)}
+        found: dict[str, list[list[Outcome]]] = {name: [[], [], []] for name in runs}
+        with progress_bar() as advance:
+            for number, scene in enumerate(scenes, 1):
+                for name, parts in runs.items():
+                    for kept, (own, given) in zip(found[name], parts, strict=True):
+                        kept += evaluate([scene], segmenter_of(own, given, [])).outcomes
+                advance(number, len(scenes))
+        typer.echo(_table(found))
+
+
+def variants(ready: Ready) -> Iterator[tuple[str, Ready]]:
+    """The default, then the default with one choice changed; equal captures are shared."""
+    from ..shared_capture import SharedCapture
+
+    base = ready.settings
+    rows: dict[str, Settings] = {"default": base}
+    rows |= {name: replace(base, **changes) for name, changes in METHOD.items()}
+    rows |= {
+        name: replace(base, capture=replace(base.capture, **changes))
+        for name, changes in CAPTURE.items()
+    }
+    shared = {
+        settings.capture: SharedCapture(ready.capture, settings.capture)
+        for settings in rows.values()
+    }
+    for name, settings in rows.items():
+        yield name, replace(ready, capture=shared[settings.capture], settings=settings)
+
+
+def _runs(ready: Ready) -> list[tuple[Ready, bool]]:
+    """Generative and both with own proposals, both with given masks."""
+    return [(without_clip(ready), False), (ready, False), (ready, True)]
+
+
+def _table(found: dict[str, list[list[Outcome]]]) -> str:
+    from ..evaluation import Report
+    from ..evaluation.report import markdown
+
+    rows = []
+    for name, parts in found.items():
+        own, both, given = (Report(name, tuple(part)).to_dict()["overall"] for part in parts)
+        figures = (own["miou"], own["right_object"], both["miou"], both["right_object"])
+        cells = [f"{figure:.3f}" for figure in (*figures, given["right_object"])]
+        rows.append([name, *cells])
+    return markdown(["", *HEADS], rows)
