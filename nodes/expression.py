@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..refdiff.errors import RefDiffError, WordError
 from ..refdiff.expression import Expression, Word, parse, with_root
-from ..refdiff.plain import about, parse_plainly
+from ..refdiff.language.plain import about, parse_plainly
 from .pictures import shown
 from .wires import CATEGORY, EXPRESSION, output
 

@@ -22,7 +22,7 @@ from ..refdiff.attention import AttentionRecorder, TokenMaps
 from ..refdiff.capture import choose_layers
 from ..refdiff.errors import ModelError, RefDiffError
 from ..refdiff.expression import Expression
-from ..refdiff.plain import parse_plainly
+from ..refdiff.language.plain import parse_plainly
 from .expression import understood
 from .passes import grid_seen
 from .pictures import shown

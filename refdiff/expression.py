@@ -6,10 +6,10 @@ import re
 from dataclasses import replace
 
 from .errors import WordError
-from .grammar import SPOKEN
-from .meaning import Expression, Noun, Order, Place, Relation, Size, Word
-from .parser import tokenise
-from .reading import read
+from .language.grammar import SPOKEN
+from .language.meaning import Expression, Noun, Order, Place, Relation, Size, Word
+from .language.parser import tokenise
+from .language.reading import read
 
 __all__ = [
     "Expression",

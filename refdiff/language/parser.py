@@ -7,7 +7,7 @@ import re
 from functools import cache
 from typing import Any
 
-from .errors import RefDiffError
+from ..errors import RefDiffError
 from .grammar import Token
 
 PARSERS = (
