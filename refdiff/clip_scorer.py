@@ -100,8 +100,8 @@ class ClipScorer:
         """Read a CLIP from a folder, by open_clip's name and tag, or from the hub.
 
         source: a folder holding open_clip_config.json and open_clip_model.safetensors, a name such
-        as "ViT-B-16/openai", or "hf-hub:owner/name". Weights are never unpickled. network: whether what is
-        not in the cache may be downloaded.
+        as "ViT-B-16/openai", or "hf-hub:owner/name". Weights are never unpickled. network: whether
+        what is not in the cache may be downloaded.
         Raises ModelError when it cannot be read or is not a vision transformer.
         """
         if dtype not in PRECISIONS:
