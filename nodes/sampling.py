@@ -120,9 +120,9 @@ def _watcher(
         for own in rows:
             attention, grid = unet.get_submodule(layer).attn2, grid_seen(hidden, options)
             recorder = AttentionRecorder([layer], mode)
-            query, key = attention.to_q(hidden[own]), attention.to_k(context[own])
+            query, key = attention.to_q(hidden[own]), attention.to_k(context[own, : cond.shape[1]])
             recorder.add(layer, query, key, attention.heads, grid)
-            current[-1].add(layer, _folded(recorder.maps[layer], cond.shape[1]))
+            current[-1].add(layer, recorder.maps[layer])
         return hidden, context, value
 
     return see
@@ -131,7 +131,10 @@ def _watcher(
 def _own_rows(
     hidden: Tensor, context: Tensor, cond: Tensor, options: dict[str, Any]
 ) -> list[slice]:
-    """The rows of the batch that are asked about the recorded prompt, one slice per prompt."""
+    """The rows of the batch that are asked about the recorded prompt, one slice per prompt.
+
+    ComfyUI repeats a prompt that is shorter than its company, so the text is a prefix.
+    """
     chunks = options.get("cond_or_uncond") or [0]
     if len(hidden) % len(chunks) or context.shape[1] % cond.shape[1]:
         return []
@@ -142,11 +145,6 @@ def _own_rows(
         for n in range(len(chunks))
         if torch.equal(context[n * each, : len(own)], own)
     ]
-
-
-def _folded(maps: Tensor, tokens: int) -> Tensor:
-    """Maps [B, r T, h, w] of a text that ComfyUI repeated r times, as of the text itself."""
-    return maps.unflatten(1, (-1, tokens)).sum(1)
 
 
 def _fingerprint(latent: Tensor) -> str:
