@@ -500,11 +500,3 @@ def test_eval_refuses(
     data = () if options[0] in ("--split", "--data") else ("--data", scenes)
     shown = run("eval", "stickers", "-m", tiny_model, *data, *options, code=2)
     refused(shown, tmp_path / "out", said)
-
-
-def test_bench_times_every_stage(run: Run) -> None:
-    report = json.loads(run("bench", "--tiny", "--runs", 1, "--json").stdout)
-    assert report["ratios"]["unet_vs_plain_pass"] > 0
-    stages = "picture parse attention heat proposals clip fusion mask"
-    assert list(report["stages"]) == stages.split() and min(report["stages"].values()) >= 0
-    assert report["pixels"] == 128

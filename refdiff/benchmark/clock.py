@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 
 def now(device: torch.device) -> float:
@@ -53,7 +53,10 @@ def ratio(found: Mapping[str, Sequence[float]], name: str, base: str) -> float:
 def clocked(
     networks: Mapping[str, Sequence[nn.Module]], device: torch.device
 ) -> Iterator[dict[str, float]]:
-    """Seconds spent inside each network while the block runs; a module's own modules count once."""
+    """Seconds spent inside each network while the block runs; a module's own modules count once.
+
+    Networks whose pass is broken off cannot be clocked.
+    """
     watches = {name: _Watch(device) for name in networks}
     spent = dict.fromkeys(networks, 0.0)
     handles = []
@@ -61,8 +64,7 @@ def clocked(
         for name, parts in networks.items():
             for module in (module for part in parts for module in part.modules()):
                 handles.append(module.register_forward_pre_hook(watches[name].enter))
-                leave = watches[name].leave
-                handles.append(module.register_forward_hook(leave, always_call=True))
+                handles.append(module.register_forward_hook(watches[name].leave))
         yield spent
     finally:
         for handle in handles:
@@ -93,6 +95,11 @@ class _Watch:
 def flops(action: Callable[[], object]) -> int:
     """Floating-point operations of matrix products, convolutions and attention in one call."""
     on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # unknown to the counter
-    with FlopCounterMode(display=False, custom_mapping={on_cpu: sdpa_flop}) as counter:
+    with FlopCounterMode(display=False, custom_mapping={on_cpu: _attention_flops}) as counter:
         action()
     return counter.get_total_flops()
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_args: Any, **_named: Any) -> int:
+    """Of one call, from the shapes."""
+    return sdpa_flop_count(query, key, value)

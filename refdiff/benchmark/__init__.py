@@ -1,0 +1,1 @@
+"""How fast and how large: the figures of `refdiff bench`, all on random weights."""
