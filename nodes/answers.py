@@ -19,11 +19,11 @@ from ..refdiff.pipeline import Look
 from ..refdiff.result import Segmentation
 from ..refdiff.shared_capture import SharedCapture
 from .clip import ManagedClip
-from .expression import counted, understood
+from .expression import counted, told, understood
 from .heat import capture_of
 from .refine import refined
 from .wires import NodeSettings
-from .world import caution
+from .world import caution, fitting
 
 Models = tuple[Any, Any, Any]
 
@@ -86,6 +86,7 @@ def answers_of(
 ) -> list[Answer]:
     """An answer for every line; a failure is an empty mask and its words, unless it must raise."""
     tried = partial(_tried, choices.settings.raise_on_failure)
+    scorer, said = fitting(scorer, models[0])
     read = [tried(understood, line, choices.focus) for line in lines]
     texts = [one[0].text for one in read if not isinstance(one, Failure)]
     look = tried(_look_at, picture, texts, choices.settings, models, scorer, given)
@@ -95,7 +96,7 @@ def answers_of(
         answer = next((each for each in (one, look) if isinstance(each, Failure)), None)
         if answer is None:
             expression, notes = one
-            notes = [*notes, *caution(models[0], picture)]
+            notes = [*notes, *said, *caution(models[0], picture)]
             answer = tried(_answer, look, expression, notes, choices)
         answers.append(_failed(picture, answer.words) if isinstance(answer, Failure) else answer)
     return answers
@@ -144,8 +145,7 @@ def _words(result: Segmentation, notes: Sequence[str]) -> str:
         else f"Found {len(result.instances)} of {len(result.candidates)} candidates, "
         f"presence {result.presence:.2f}."
     )
-    said = [f"Note: {note}." for note in [*result.notes, *notes]]
-    return " ".join([result.expression.summary(), found, *said])
+    return told(f"{result.expression.summary()} {found}", [*result.notes, *notes])
 
 
 def _failed(picture: Image.Image, words: str) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -12,25 +13,27 @@ from PIL import Image
 from torch import Tensor
 
 from ..refdiff.attention import AttentionRecorder, TokenMaps
-from ..refdiff.capture import CaptureSettings, EncodedPicture, choose_layers, fit, rows_of
-from ..refdiff.noise import noise
-from .passes import look
+from ..refdiff.capture import CaptureSettings, EncodedPicture, fit, gathered, per_view
+from ..refdiff.noise import View
+from .passes import Shown, keys_of, look
 from .text import EncodedText, TextReader
 from .unet import (
     check_model,
+    check_settings,
     check_text,
     check_vae,
     deepest_stride,
-    layer_table,
     native_side,
     private_clone,
-    sigma_at,
     train_timesteps,
+    wanted_layers,
+    weight_hooks,
 )
 
 ROWS = 8
-"""Most sentences in one pass."""
+"""Most rows of one pass, so that memory does not grow with the sentences."""
 OFFICIAL_SUFFIX = ", "  # the authors' code appends an empty additional prompt
+Maps = dict[str, Tensor]  # layer, and call where there are several -> [P, T, h, w] on the CPU
 
 
 class ComfyCapture:
@@ -38,7 +41,8 @@ class ComfyCapture:
 
     model, clip, vae: what a checkpoint loader gives; they are as they were after every call.
     keep_patches: let patches on the MODEL (IP-Adapter and the like) act on this pass too; LoRAs
-    always do. prompt_weights, clip_skip: as in TextReader.
+    always do. prompt_weights: as in TextReader. Raises ModelError for other models, ValueError
+    for settings that this MODEL and CLIP cannot keep.
     """
 
     def __init__(
@@ -50,15 +54,16 @@ class ComfyCapture:
         keep_patches: bool = False,
         *,
         prompt_weights: bool = False,
-        clip_skip: bool = False,
     ) -> None:
         check_model(model)
         self.model, self.clip, self.vae = model, clip, vae
         self.settings = settings or CaptureSettings()
-        self._keep_patches = keep_patches
-        self._reading = {"prompt_weights": prompt_weights, "clip_skip": clip_skip}
+        check_settings(model, clip, self.settings, keep_patches)
+        self._keep_patches, self._prompt_weights = keep_patches, prompt_weights
         self._unet = model.model.diffusion_model
-        self.layers = choose_layers(layer_table(self._unet), self.settings.grids)
+        self.layers = wanted_layers(self._unet, self.settings)
+        self._kept: WeakKeyDictionary[EncodedPicture, list[AttentionRecorder]]
+        self._kept = WeakKeyDictionary()
 
     def __call__(self, image: Image.Image | EncodedPicture, prompt: str) -> TokenMaps:
         """The maps of one sentence over one picture."""
@@ -70,12 +75,21 @@ class ComfyCapture:
         if settings == self.settings:
             return self
         models = self.model, self.clip, self.vae
-        return ComfyCapture(*models, settings, self._keep_patches, **self._reading)
+        weights = self._prompt_weights
+        return ComfyCapture(*models, settings, self._keep_patches, prompt_weights=weights)
 
     @property
     def native(self) -> int:
         """The side in pixels of the square pictures the model was trained on."""
         return native_side(self.model)
+
+    @property
+    def fitting(self) -> tuple[Any, ...]:
+        """Everything besides picture and VAE that decides about the latent of a picture."""
+        latents = self.model.get_model_object("latent_format")
+        scale = type(latents), getattr(latents, "scale_factor", None)
+        settings = self.settings
+        return (*scale, self.native, deepest_stride(self._unet), settings.size, settings.pad)
 
     @torch.no_grad()
     def encode(self, image: Image.Image) -> EncodedPicture:
@@ -93,12 +107,17 @@ class ComfyCapture:
     @torch.no_grad()
     def read(self, picture: EncodedPicture, prompts: Sequence[str]) -> list[TokenMaps]:
         """The maps of several sentences over one picture; those of one length share a pass."""
-        suffix = OFFICIAL_SUFFIX if self.settings.schedule == "official" else ""
-        reader = TextReader(self.clip, **self._reading)
+        settings = self.settings
+        suffix = OFFICIAL_SUFFIX if settings.schedule == "official" else ""
+        reader = TextReader(self.clip, self._prompt_weights, settings.clip_skip)
         texts = [reader(prompt + suffix) for prompt in prompts]
-        maps: dict[int, dict[str, Tensor]] = {}
-        for group in _groups([len(text.tokens) for text in texts]):
-            found = self._maps(picture, [texts[index] for index in group], reader)
+        if settings.queries != "own" and texts and picture not in self._kept:
+            asking = texts[0] if settings.queries == "first" else reader("")
+            _, self._kept[picture] = self._pass(picture, [asking], reader)
+        maps: dict[int, Maps] = {}
+        most = max(1, ROWS // (len(self._views()) * settings.halves))
+        for group in _groups([len(text.tokens) for text in texts], most):
+            found = self._answers(picture, [texts[index] for index in group], reader)
             for row, index in enumerate(group):
                 maps[index] = {layer: rows[row] for layer, rows in found.items()}
         return [
@@ -107,7 +126,7 @@ class ComfyCapture:
         ]
 
     def _token_maps(
-        self, picture: EncodedPicture, prompt: str, text: EncodedText, maps: dict[str, Tensor]
+        self, picture: EncodedPicture, prompt: str, text: EncodedText, maps: Maps
     ) -> TokenMaps:
         return TokenMaps(
             maps=tuple(maps.values()),
@@ -119,40 +138,66 @@ class ComfyCapture:
             content=picture.content,
         )
 
-    def _maps(
+    def _views(self) -> tuple[View, ...]:
+        sampling = self.model.get_model_object("model_sampling")
+        return self.settings.views(train_timesteps(sampling))
+
+    def _answers(
         self, picture: EncodedPicture, texts: list[EncodedText], reader: TextReader
-    ) -> dict[str, Tensor]:
-        """Per layer (and per call, where there are several) the maps [M, T, h, w] on the CPU."""
-        settings, model = self.settings, private_clone(self.model, self._keep_patches)
-        if settings.guidance is not None:
-            texts = [reader.empty(len(texts[0].tokens))] * len(texts) + texts
-        cond = torch.cat([text.cond for text in texts])
-        check_text(model, cond)
-        pooled = None if texts[0].pooled is None else torch.cat([text.pooled for text in texts])
-        sampling = model.get_model_object("model_sampling")
-        plan = settings.plan(train_timesteps(sampling))
-        recorders = [AttentionRecorder(self.layers, settings.mode) for _ in plan.calls]
-        look(
-            model,
-            picture.latent,
-            noise(settings.seed, picture.latent.shape),
-            [sigma_at(sampling, timestep) for timestep in (plan.noised, *plan.calls)],
-            cond,
-            {"pooled_output": pooled},
-            recorders,
-            self.layers,
-            settings.guidance,
-        )
-        maps: dict[str, Tensor] = {}
-        for timestep, recorder in zip(plan.calls, recorders, strict=True):
-            label = f"@{timestep}" if len(plan.calls) > 1 else ""
-            maps |= rows_of(recorder, settings.guidance, label)
+    ) -> Maps:
+        """The maps of P sentences of one length, from a pass or from the kept queries."""
+        if self.settings.queries == "own":
+            return self._pass(picture, texts, reader)[0]
+        model = private_clone(self.model, self._keep_patches)
+        keys = keys_of(model, self.layers, self._told(texts, reader)[0])
+        maps: Maps = {}
+        for call, kept in enumerate(self._kept[picture]):
+            answer = AttentionRecorder(self.layers, self.settings.mode)
+            for layer, key in keys.items():
+                answer.maps[layer] = kept.score(layer, key, self.settings.halves)
+            maps |= gathered(answer, self.settings, self._views(), call)
         return maps
 
+    def _pass(
+        self, picture: EncodedPicture, texts: list[EncodedText], reader: TextReader
+    ) -> tuple[Maps, list[AttentionRecorder]]:
+        """A pass over P sentences of one length: their maps, and the recorder of each call."""
+        settings, views = self.settings, self._views()
+        model = private_clone(self.model, self._keep_patches)
+        cond, extra = self._told(texts, reader, len(views))
+        check_text(model, cond)
+        sampling = model.get_model_object("model_sampling")
+        shown = Shown.of(picture.latent, views, sampling, len(texts), settings.halves)
+        keep = settings.queries != "own"
+        recorders = [
+            AttentionRecorder(self.layers, settings.mode, keep_queries=keep)
+            for _ in views[0].schedule.calls
+        ]
+        look(model, shown, cond, extra, recorders, self.layers, settings.guidance)
+        maps: Maps = {}
+        for call, recorder in enumerate(recorders):
+            maps |= gathered(recorder, settings, views, call)
+        return maps, recorders
 
-def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """The sentences that share a pass: of one length, and ROWS at most."""
+    def _told(
+        self, texts: list[EncodedText], reader: TextReader, views: int = 1
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Texts of one length as a conditioning, after empty ones where there is guidance."""
+        halves = self.settings.halves
+        if halves == 2:
+            texts = [reader.empty(len(texts[0].tokens))] * len(texts) + texts
+        extra = dict(texts[0].extra)
+        if "pooled_output" in extra:
+            pooled = torch.cat([text.extra["pooled_output"] for text in texts])
+            extra["pooled_output"] = per_view(pooled, halves, views)
+        if "hooks" in extra and not self._keep_patches:
+            extra["hooks"] = weight_hooks(extra["hooks"])
+        return per_view(torch.cat([text.cond for text in texts]), halves, views), extra
+
+
+def _groups(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """The sentences that share a pass: of one length, and `most` at most."""
     for length in sorted(set(lengths)):
         alike = [index for index, other in enumerate(lengths) if other == length]
-        for first in range(0, len(alike), ROWS):
-            yield alike[first : first + ROWS]
+        for first in range(0, len(alike), most):
+            yield alike[first : first + most]

@@ -29,11 +29,13 @@ folder_paths.folder_names_and_paths[FOLDER][1].update(ENDINGS)
 class ManagedClip:
     """A ClipScorer whose weights ComfyUI moves to the device and away again.
 
-    Answers like the scorer itself; every call first asks for the weights to be loaded.
+    Answers like the scorer itself; every call first asks for the weights to be loaded. narrow: it
+    knows nothing but the sticker models' pictures.
     """
 
     scorer: ClipScorer
     patcher: ModelPatcher
+    narrow: bool = False
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         self._load()

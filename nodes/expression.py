@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from comfy_api.latest import io
@@ -32,6 +33,11 @@ def understood(text: str | Expression, focus: str = "") -> tuple[Expression, lis
     except RefDiffError:
         expression, notes = parse_plainly(text), [PLAINLY]
     return (with_root(expression, focus) if focus.strip() else expression), notes
+
+
+def told(words: str, notes: Sequence[str]) -> str:
+    """Words and the notes on them, in one line."""
+    return " ".join([words, *(f"Note: {note}." for note in notes)])
 
 
 def counted(expression: Expression, instances: str) -> Expression:
@@ -100,5 +106,5 @@ class ParseExpression(io.ComfyNode):
     @classmethod
     def execute(cls, text: str, focus: str) -> io.NodeOutput:
         expression, notes = understood(text, focus)
-        summary = " ".join([expression.summary(), *(f"Note: {note}." for note in notes)])
+        summary = told(expression.summary(), notes)
         return io.NodeOutput(expression, summary, ui=shown(cls, words=summary))

@@ -10,12 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..refdiff.capture import Capture
+from ..refdiff.errors import WordError
 from ..refdiff.expression import Expression, Word
 from ..refdiff.heat import enlarged, to_tensor, working_size
 from ..refdiff.overlay import draw_overlay
 from ..refdiff.steps import heat_of
 from .capture import ComfyCapture
-from .expression import asked_words, understood
+from .expression import asked_words, told, understood
 from .pictures import image_of, mask_of, only_picture, shown
 from .store import StoredCapture
 from .wires import (
@@ -28,6 +29,7 @@ from .wires import (
     settings_input,
     text_input,
 )
+from .world import caution
 
 
 def capture_of(model: Any, clip: Any, vae: Any, settings: NodeSettings) -> Capture:
@@ -96,7 +98,7 @@ class AttentionFromImage(io.ComfyNode):
         capture = capture_of(model, clip, vae, settings)
         (maps,) = capture.read(capture.encode(picture), [expression.text])
         size = (picture.height, picture.width)
-        words = " ".join([expression.summary(), *notes])
+        words = told(expression.summary(), [*notes, *caution(model, picture)])
         return io.NodeOutput(Attention(maps, expression, size, picture), ui=shown(cls, words=words))
 
 
@@ -146,8 +148,14 @@ class HeatMap(io.ComfyNode):
         picture = picture or attention.picture
         size = attention.size if picture is None else (picture.height, picture.width)
         canvas = picture or Image.new("RGB", (size[1], size[0]), "grey")
-        asked = asked_words(attention.expression, words)
-        heats = [word_heat(attention, word, settings, picture) for word in asked]
+        try:
+            asked = asked_words(attention.expression, words)
+            heats = [word_heat(attention, word, settings, picture) for word in asked]
+        except WordError as error:
+            if settings.raise_on_failure:
+                raise
+            nothing = torch.zeros(1, *size)
+            return io.NodeOutput(nothing, image_of([canvas]), ui=shown(cls, [canvas], str(error)))
         drawn = [
             labelled_heat(canvas, heat, word.text) for heat, word in zip(heats, asked, strict=True)
         ]

@@ -12,6 +12,7 @@ from ..refdiff import scoring
 from ..refdiff.errors import WordError
 from ..refdiff.expression import Expression, Noun
 from ..refdiff.heat import enlarged, reduced, shrunk, to_tensor, working_size
+from ..refdiff.settings import Settings
 from ..refdiff.steps import (
     DISTINCT,
     Regions,
@@ -36,11 +37,13 @@ from .wires import (
     Attention,
     NodeSettings,
     Scores,
+    one_of,
     output,
     settings_input,
     text_input,
 )
 
+NOTHING = torch.zeros(0), None, torch.zeros(0), torch.zeros(0)
 MODES = ("best", "rank", "all above", "top k")
 
 
@@ -69,9 +72,14 @@ class MaskProposals(io.ComfyNode):
         size = (heats.shape[1], heats.shape[2])
         small = reduced(heats, working_size(size))
         method = (settings or NodeSettings()).method
-        masks = torch.cat([proposals_of(one, method) for one in small])
+        masks = torch.cat([_proposed(one, method) for one in small])
         full = mask_of(torch.stack([enlarged(mask, size) for mask in masks]))
         return io.NodeOutput(full, ui=shown(cls, gallery(full)))
+
+
+def _proposed(heat: Tensor, method: Settings) -> Tensor:
+    """The candidates of a heat; where there is none at all, an empty one."""
+    return proposals_of(heat, method) if bool(heat.any()) else heat[None] > 0
 
 
 class ScoreProposals(io.ComfyNode):
@@ -121,19 +129,25 @@ class ScoreProposals(io.ComfyNode):
             raise ValueError("Neither heat nor a CLIP scorer is wired in; wire at least one.")
         working = working_size(size)
         small = shrunk(stacked(masks, size) >= 0.5, working)
+        kept = small.flatten(1).any(1)
+        filled = small[kept]
         warm = torch.ones(working) if heat is None else reduced(stacked(heat, size), working)[0]
         expression, notes = understood(text)
         target = expression.targets()[0]
         pixels = to_tensor(picture, working)
         clip = None
-        if scorer is not None:
-            clip = Regions(scorer, pixels, small).scores(target.root, target, settings.method)
+        if scorer is not None and len(filled):
+            clip = Regions(scorer, pixels, filled).scores(target.root, target, settings.method)
         anchors = _anchors(target, attention, settings)
-        found = scored(target, warm, small, settings.method, clip, anchors)
+        found = (
+            scored(target, warm, filled, settings.method, clip, anchors)
+            if len(filled)
+            else Scored(filled, *NOTHING, notes=("all masks are empty",))
+        )
         held = _held(target, attention)
         words = "\n".join([*_table(found), *found.notes, *notes])
         return io.NodeOutput(
-            Scores(target, found, held, size, settings), ui=shown(cls, words=words)
+            Scores(target, found, kept, held, size, settings), ui=shown(cls, words=words)
         )
 
 
@@ -246,19 +260,22 @@ class ChooseMask(io.ComfyNode):
         empty_below: float,
     ) -> io.NodeOutput:
         full = stacked(masks, scores.size) >= 0.5
-        if len(full) != len(scores.scored.masks):
+        if len(full) != len(scores.kept):
             raise ValueError(
-                f"There are {len(full)} masks and scores for {len(scores.scored.masks)}; wire the "
+                f"There are {len(full)} masks and scores for {len(scores.kept)}; wire the "
                 "masks that were scored."
             )
-        chosen = _chosen(scores, mode, rank, above)
-        presence = presence_of(scores.held, scores.scored.masks[chosen].any(0))
-        out = full[chosen].any(0)[None] if merge else full[chosen]
-        if presence < empty_below:
-            out = torch.zeros_like(out[:1])
+        one_of("mode", mode, MODES)
+        chosen = _chosen(scores, mode, rank, above) if bool(scores.kept.any()) else []
+        presence = presence_of(scores.held, scores.scored.masks[chosen].any(0)) if chosen else 0.0
+        places = scores.kept.nonzero()[chosen, 0].tolist()
+        out = full[places].any(0)[None] if merge else full[places]
+        if presence < empty_below or not chosen:
+            out = torch.zeros_like(full[:1])
         out = mask_of(out)
         numbers = [presence] * len(out)
-        words = f"candidate {', '.join(str(i + 1) for i in chosen)}; presence {presence:.2f}"
+        names = ", ".join(str(place + 1) for place in places) or "none"
+        words = f"candidate {names}; presence {presence:.2f}"
         return io.NodeOutput(
             out,
             numbers,

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..refdiff.attention import MODES
 from ..refdiff.capture import CaptureSettings
 from ..refdiff.settings import PROFILES, Settings
-from .wires import CATEGORY, SETTINGS, NodeSettings, output
+from .wires import CATEGORY, SETTINGS, NodeSettings, one_of, output
 
 OWN = "as the profile"
 LAYERS = {
@@ -113,7 +113,7 @@ class RefDiffSettings(io.ComfyNode):
     ) -> io.NodeOutput:
         base = Settings.named(profile)
         seen = {
-            "grids": LAYERS[layers],
+            "grids": LAYERS[one_of("layers", layers, list(LAYERS))],
             "mode": None if heat_mode == OWN else heat_mode,
             "timestep": None if timestep < 0 else timestep,
             "size": size or None,

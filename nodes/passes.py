@@ -6,86 +6,147 @@ nothing. When the last wanted layer was seen, the rest of the last pass does not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.sample
 import torch
-from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.model_management import load_models_gpu, throw_exception_if_processing_interrupted
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ..refdiff.attention import AttentionRecorder, Grid, guide
+from ..refdiff.attention import AttentionRecorder, Grid
+from ..refdiff.capture import guided
 from ..refdiff.errors import ModelError
-from ..refdiff.noise import ddim_step, noised
-from .unet import place_of
+from ..refdiff.noise import View, ddim_step, noise, noised
+from .unet import place_of, sigma_at
 
 
 class _Enough(Exception):
     """Every wanted layer was seen; what is left of the pass is not needed."""
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture as the rows of a pass see it: half by half, view by view, sentence by sentence.
+
+    clean, noise: [R, C, h, w], the scaled latents and what is put on them. sigmas [1 + calls, R]:
+    the level it is put on at, then what each call is told.
+    """
+
+    clean: Tensor
+    noise: Tensor
+    sigmas: Tensor
+
+    @classmethod
+    def of(
+        cls, latent: Tensor, views: Sequence[View], sampling: Any, sentences: int, halves: int
+    ) -> Shown:
+        """latent: [1, C, h, w]. sampling: the MODEL's model_sampling."""
+        clean = torch.cat([view.of(latent) for view in views])
+        added = torch.cat([noise(view.seed, latent.shape) for view in views])
+        times = [(view.schedule.noised, *view.schedule.calls) for view in views]
+        sigmas = torch.tensor([[float(sigma_at(sampling, t)) for t in own] for own in times])
+        rows = (
+            each.repeat_interleave(sentences, 0).repeat(halves, *[1] * (each.ndim - 1))
+            for each in (clean, added, sigmas)
+        )
+        return cls(next(rows), next(rows), next(rows).mT)
+
+
 def look(
     model: Any,
-    latent: Tensor,
-    added: Tensor,
-    sigmas: Sequence[Tensor],
+    shown: Shown,
     cond: Tensor,
     extra: dict[str, Any],
     recorders: Sequence[AttentionRecorder],
     layers: Sequence[str],
     guidance: float | None = None,
 ) -> None:
-    """Show a noised picture to a MODEL of our own, once per recorder, and fill the recorders.
+    """Show a picture to a MODEL of our own, once per recorder, and fill the recorders.
 
-    latent, added: the picture [1, C, h, w], scaled, and its noise. sigmas: the level the noise is
-    put on at, then what each pass is told. cond [R, T, C] and extra: what ComfyUI calls a
-    conditioning, with a row for each row of the answer. guidance: the first half of the rows is
-    unconditional; used between passes. Raises ModelError when a layer was never seen.
+    cond [R, T, C] and extra: what ComfyUI calls a conditioning, with a row for each row shown.
+    guidance: the first half of the rows is unconditional; used between passes. Raises ModelError
+    when a layer was never seen, or asked about other rows or words.
     """
-    alphas = [1 / (1 + sigma**2) for sigma in sigmas]
     running: list[AttentionRecorder] = []
-    watch(model, layers, running, last=recorders[-1])
-
-    def sampler(network: Any, start: Tensor, _: Tensor, extra_args: Any, **_unused: Any) -> Tensor:
-        sample = noised(latent, added, alphas[0]).expand(start.shape).to(start)
-        for call, recorder in enumerate(recorders, start=1):
-            throw_exception_if_processing_interrupted()
-            running[:] = [recorder]
-            try:
-                scaled = sample * (1 + sigmas[call] ** 2).sqrt().to(sample)
-                clean = network(scaled, sigmas[call].to(sample).expand(len(sample)), **extra_args)
-            except _Enough:
-                return sample
-            if call < len(recorders):
-                clean = _guided(clean, guidance)
-                step = alphas[call].to(sample), alphas[call + 1].to(sample)
-                sample = ddim_step(sample, clean, *step, "sample")
-        return sample
-
-    raw = model.get_model_object("latent_format").process_out(latent)
-    batch = (len(cond), -1, -1, -1)
+    watch(model, layers, running, (cond.shape[0], cond.shape[1]), last=recorders[-1])
+    raw = model.get_model_object("latent_format").process_out(shown.clean)
     conditioning = [[cond, _told(model, raw) | extra]]
-    comfy.sample.sample_custom(
-        model,
-        added.expand(batch),
-        1.0,
-        KSAMPLER(sampler),
-        torch.stack([*sigmas[1:], torch.zeros(())]),
-        conditioning,
-        conditioning,
-        raw.expand(batch),
-        disable_pbar=True,
-        seed=0,
-    )
+    with _eagerly():
+        comfy.sample.sample_custom(
+            model,
+            shown.noise,
+            1.0,
+            KSAMPLER(_sampler(shown, recorders, running, guidance)),
+            torch.cat([shown.sigmas[1:, 0], torch.zeros(1)]),
+            conditioning,
+            conditioning,
+            raw,
+            disable_pbar=True,
+            seed=0,
+        )
     _check_all_seen(recorders, layers)
 
 
+def _sampler(
+    shown: Shown,
+    recorders: Sequence[AttentionRecorder],
+    running: list[AttentionRecorder],
+    guidance: float | None,
+) -> Callable[..., Tensor]:
+    """What ComfyUI takes for a sampler: a call of the network for each recorder."""
+    levels = shown.sigmas[:, :, None, None, None]
+    alphas = 1 / (1 + levels**2)
+
+    def sampler(network: Any, start: Tensor, _: Tensor, extra_args: Any, **_unused: Any) -> Tensor:
+        sample = noised(shown.clean, shown.noise, alphas[0]).to(start)
+        for call, recorder in enumerate(recorders, start=1):
+            throw_exception_if_processing_interrupted()
+            running[:] = [recorder]
+            scaled = sample * (1 + levels[call] ** 2).sqrt().to(sample)
+            try:
+                clean = network(scaled, shown.sigmas[call].to(sample), **extra_args)
+            except _Enough:
+                return sample
+            if call < len(recorders):
+                step = alphas[call].to(sample), alphas[call + 1].to(sample)
+                sample = ddim_step(sample, guided(clean, guidance), *step, "sample")
+        return sample
+
+    return sampler
+
+
+def _eagerly() -> AbstractContextManager[Any]:
+    """Compiled parts of the model run as they are written, instead of being compiled for this."""
+    compiling = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiling else nullcontext()
+
+
+def keys_of(model: Any, layers: Sequence[str], cond: Tensor) -> dict[str, Tensor]:
+    """What the layers of a MODEL of our own make of a text [R, T, C], without a pass."""
+    throw_exception_if_processing_interrupted()
+    load_models_gpu([model])
+    base = model.model
+    text = cond.to(model.load_device, base.manual_cast_dtype or base.get_dtype())
+    unet = base.diffusion_model
+    return {layer: unet.get_submodule(layer).attn2.to_k(text) for layer in layers}
+
+
 def watch(
-    model: Any, layers: Sequence[str], running: list[AttentionRecorder], last: AttentionRecorder
+    model: Any,
+    layers: Sequence[str],
+    running: list[AttentionRecorder],
+    asked: tuple[int, int],
+    last: AttentionRecorder,
 ) -> None:
     """Patch a MODEL of our own so that the running recorder sees the layers it wants.
 
+    The patch asks the layer's own projections for queries and keys, so it also sees layers whose
+    attention another patch replaces. asked: the rows and tokens every layer must be asked about.
     The pass ends, with _Enough, when `last` has seen them all.
     """
     unet = model.model.diffusion_model
@@ -97,7 +158,9 @@ def watch(
             throw_exception_if_processing_interrupted()
             attention = unet.get_submodule(layer).attn2
             rows = positive_rows(len(hidden), options)
-            query, key = attention.to_q(hidden[rows]), attention.to_k(context[rows])
+            places, words = hidden[rows], context[rows]
+            _check_asked((len(places), words.shape[1]), asked)
+            query, key = attention.to_q(places), attention.to_k(words)
             running[0].add(layer, query, key, attention.heads, grid_seen(hidden, options))
             if last.done:
                 raise _Enough
@@ -106,18 +169,21 @@ def watch(
     model.set_model_attn2_patch(see)
 
 
-def positive_rows(rows: int, options: dict[str, Any]) -> list[int]:
+def positive_rows(rows: int, options: dict[str, Any]) -> slice | list[int]:
     """Which of a UNet batch's rows belong to the positive prompt."""
     chunks = options.get("cond_or_uncond") or [0]
-    if rows % len(chunks):
+    if not any(chunks):
+        return slice(None)
+    return [row for row in range(rows) if not chunks[row * len(chunks) // rows]]
+
+
+def _check_asked(found: tuple[int, int], asked: tuple[int, int]) -> None:
+    if found != asked:
         raise ModelError(
-            f"A patch on the model makes {rows} rows of {len(chunks)} prompts; leave out the patch "
-            "that divides the picture among prompts, or turn keep_patches off."
+            f"A patch on the model asks {found[0]} rows about {found[1]} tokens, not {asked[0]} "
+            f"about {asked[1]}; leave out the patch that divides the picture among prompts, or "
+            "turn keep_patches off."
         )
-    each = rows // len(chunks)
-    return [
-        i for c, which in enumerate(chunks) if not which for i in range(c * each, (c + 1) * each)
-    ]
 
 
 def grid_seen(hidden: Tensor, options: dict[str, Any]) -> Grid:
@@ -136,14 +202,6 @@ def _told(model: Any, raw: Tensor) -> dict[str, Any]:
     if not model.model.concat_keys:
         return {}
     return {"concat_latent_image": raw, "concat_mask": torch.zeros_like(raw[:, :1])}
-
-
-def _guided(clean: Tensor, guidance: float | None) -> Tensor:
-    """The answer for each row, its unconditional rows (the first half) mixed in."""
-    if guidance is None:
-        return clean
-    uncond, cond = clean.chunk(2)
-    return guide(cond, uncond, guidance).repeat(2, 1, 1, 1)
 
 
 def _check_all_seen(recorders: Sequence[AttentionRecorder], layers: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..refdiff.refine import filled, grown, softened
 from .pictures import image_of, mask_of, pictures_of, shown, stacked
-from .wires import CATEGORY, output
+from .wires import CATEGORY, one_of, output
 
 EDGES = ("off", "snap")
 FALLS = ("distance", "heat")
@@ -30,7 +30,7 @@ def refined(
     heat: Tensor | None = None,
 ) -> Tensor:
     """A mask bool [H, W] as float32 [H, W], after edges, holes, growing and softening in turn."""
-    if edges == "snap" and picture is not None and bool(mask.any()):
+    if one_of("edges", edges, EDGES) == "snap" and picture is not None and bool(mask.any()):
         mask = _snapped(mask, picture)
     mask = grown(filled(mask) if fill else mask, grow)
     return softened(mask, falloff, heat)
@@ -113,6 +113,7 @@ class RefineMask(io.ComfyNode):
         fall_by: str,
         heat: Tensor | None = None,
     ) -> io.NodeOutput:
+        one_of("fall_by", fall_by, FALLS)
         pictures = pictures_of(image)
         size = (pictures[0].height, pictures[0].width)
         masks = stacked(mask, size) >= 0.5

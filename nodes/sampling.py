@@ -30,8 +30,10 @@ from .text import EncodedText, TextReader
 from .unet import check_model, layer_table, place_of
 from .wires import ATTENTION, CATEGORY, RECORDING, Attention, NodeSettings, output, settings_input
 
-KEPT = 8
-"""Runs a recording remembers; of each only a mean map per layer."""
+KEPT = 16
+"""Latents a recording remembers, two of each run; of a run only a sum of maps per layer."""
+CALLBACK = 5
+"""Where among the arguments of ComfyUI's outer sampling its callback stands."""
 CELL = 8
 """Pixels per latent cell of the models that words can be read from."""
 
@@ -64,8 +66,9 @@ class Recording:
     settings: NodeSettings
     runs: OrderedDict[str, Run] = field(default_factory=OrderedDict)
 
-    def keep(self, latent: Tensor, run: Run) -> None:
-        self.runs[_fingerprint(latent)] = run
+    def keep(self, run: Run, *latents: Tensor) -> None:
+        for latent in latents:
+            self.runs[_fingerprint(latent)] = run
         while len(self.runs) > KEPT:
             self.runs.popitem(last=False)
 
@@ -73,10 +76,11 @@ class Recording:
         """The run that ended in this latent; ModelError when it is not among those kept."""
         run = self.runs.get(_fingerprint(latent))
         if run is None:
+            made = "This latent was not made by" if self.runs else "No sampler has run with"
             raise ModelError(
-                f"This latent was not made by the recorded model ({len(self.runs)} runs are kept); "
-                "wire the sampler's own LATENT, and if it came from the cache, change its seed or "
-                "the prompt and run again."
+                f"{made} the recorded model; wire that model to the sampler and the sampler's own "
+                "LATENT to Collect Attention, and if the latent came from the cache, change the "
+                "sampler's seed and run again."
             )
         if not run.sums:
             raise ModelError(
@@ -91,21 +95,40 @@ def recorded(model: Any, recording: Recording) -> Any:
     clone = model.clone()
     settings = recording.settings.method.capture
     layers = choose_layers(layer_table(clone.model.diffusion_model), settings.grids)
+    finished = clone.model.process_latent_out
     current: list[Run] = []
 
     def outer(executor: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         run = Run()
+        denoised: list[Tensor] = []
         current.append(run)
         try:
-            latent = executor(*args, **kwargs)
+            latent = executor(*_listening(args, denoised), **kwargs)
         finally:
             current.remove(run)
-        recording.keep(latent, run)
+        recording.keep(run, latent, *(finished(clean.cpu()) for clean in denoised))
         return latent
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "refdiff", outer)
     clone.set_model_attn2_patch(_watcher(clone, recording, layers, current))
     return clone
+
+
+def _listening(args: tuple[Any, ...], denoised: list[Tensor]) -> list[Any]:
+    """The sampler's arguments, its callback telling what it thinks the picture will be.
+
+    SamplerCustomAdvanced gives the last of these out as a latent of its own.
+    """
+    if len(args) <= CALLBACK:
+        return [*args]  # another wrapper passes it by name; then only the latent is known
+    callback = args[CALLBACK]
+
+    def told(step: int, clean: Tensor, *rest: Any) -> None:
+        denoised[:] = [clean]
+        if callback is not None:
+            callback(step, clean, *rest)
+
+    return [*args[:CALLBACK], told, *args[CALLBACK + 1 :]]
 
 
 def _watcher(
@@ -200,10 +223,9 @@ class RecordSampling(io.ComfyNode):
         cls, model: Any, clip: Any, prompt: str, settings: NodeSettings | None = None
     ) -> io.NodeOutput:
         check_model(model)
-        text = TextReader(clip, prompt_weights=True, clip_skip=True)(prompt)
+        text = TextReader(clip, prompt_weights=True, clip_skip=None)(prompt)
         recording = Recording(_expression(prompt), text, settings or NodeSettings())
-        pooled = {} if text.pooled is None else {"pooled_output": text.pooled}
-        return io.NodeOutput(recorded(model, recording), [[text.cond, pooled]], recording)
+        return io.NodeOutput(recorded(model, recording), [[text.cond, text.extra]], recording)
 
 
 def _expression(prompt: str) -> Expression:

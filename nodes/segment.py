@@ -36,6 +36,7 @@ from .wires import (
     SCORER,
     NodeSettings,
     model_inputs,
+    one_of,
     output,
     settings_input,
     text_input,
@@ -84,6 +85,7 @@ class RefDiffSegment(io.ComfyNode):
                 output(io.String, "points", "A place in each mask: JSON with x and y of each."),
             ],
             hidden=[io.Hidden.unique_id],
+            is_output_node=True,
         )
 
     @classmethod
@@ -108,6 +110,7 @@ class RefDiffSegment(io.ComfyNode):
         candidates: Tensor | None = None,
         settings: NodeSettings | None = None,
     ) -> io.NodeOutput:
+        one_of("instances", instances, INSTANCES)
         settings = _settled(settings, profile, threshold, empty_below, noise_index)
         choices = Choices(settings, focus, choice, instances, edges, grow, falloff)
         pictures, lines = pictures_of(image), _lines(text)

@@ -31,9 +31,8 @@ class StoredCapture:
         return StoredCapture(self.capture.using(settings))
 
     def encode(self, image: Image.Image) -> EncodedPicture:
-        settings = self.capture.settings
         pixels = hashlib.sha256(image.tobytes()).digest()
-        key = (pixels, image.size, self.capture.native, settings.size, settings.pad)
+        key = (pixels, image.mode, image.size, *self.capture.fitting)
         kept = _latents.setdefault(self.capture.vae, OrderedDict())
         if key not in kept:
             kept[key] = self.capture.encode(image)

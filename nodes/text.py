@@ -23,10 +23,13 @@ WEIGHTS = re.compile(r"\\(?=[()])|(?<!\\)\(|:\s*[+-]?[\d.]+\s*\)|(?<!\\)\)")
 
 @dataclass(frozen=True, eq=False)
 class EncodedText:
-    """A text as the UNet is told it, [1, T, C] and pooled, and what each of its columns covers."""
+    """A text as the UNet is told it, and what each of its columns covers.
+
+    cond: [1, T, C]. extra: what else a conditioning of ComfyUI holds: the pooled text, the hooks.
+    """
 
     cond: Tensor
-    pooled: Tensor | None
+    extra: dict[str, Any]
     tokens: tuple[str, ...] = ()
     spans: tuple[Span, ...] = ()
 
@@ -35,26 +38,27 @@ class TextReader:
     """Encodes texts with a CLIP, which stays as it is.
 
     prompt_weights: read (word:1.3) as a weight; left out, brackets and numbers are text like any
-    other. clip_skip: keep the layer that CLIP Set Last Layer chose, instead of the model's own.
+    other. clip_skip: layers left out at the end of what the model's own encoder uses, whatever
+    CLIP Set Last Layer chose; None: as it chose. Raises ValueError when there are not so many.
     """
 
-    def __init__(self, clip: Any, prompt_weights: bool = False, clip_skip: bool = False) -> None:
+    def __init__(self, clip: Any, prompt_weights: bool = False, clip_skip: int | None = 0) -> None:
         self.clip = clip.clone()
         self.prompt_weights = prompt_weights
-        if not clip_skip:
-            self.clip.clip_layer(None)
+        if clip_skip is not None:
+            self.clip.clip_layer(_layer(clip, clip_skip))
 
     def __call__(self, text: str) -> EncodedText:
         """The text and its columns; each window of 77 tokens follows the one before it."""
         windows = self._tokenize(text)
         tokens, spans = self._columns(windows, text)
-        cond, pooled = self._encode(windows)
+        cond, extra = self._encode(windows)
         if cond.shape[1] != len(tokens):
             raise ModelError(
                 f"The text encoder answers with {cond.shape[1]} columns for {len(tokens)} tokens; "
                 "connect the checkpoint's own CLIP."
             )
-        return EncodedText(cond, pooled, tokens, spans)
+        return EncodedText(cond, extra, tokens, spans)
 
     def empty(self, columns: int) -> EncodedText:
         """The empty text; its window comes again until there are as many columns."""
@@ -71,9 +75,10 @@ class TextReader:
             )
         return windows
 
-    def _encode(self, windows: Mapping[str, Windows]) -> tuple[Tensor, Tensor | None]:
-        cond, pooled = self.clip.encode_from_tokens(windows, return_pooled=True)
-        return cond.float(), pooled
+    def _encode(self, windows: Mapping[str, Windows]) -> tuple[Tensor, dict[str, Any]]:
+        told = self.clip.encode_from_tokens(windows, return_pooled=True, return_dict=True)
+        cond = told.pop("cond").float()
+        return cond, {name: value for name, value in told.items() if value is not None}
 
     def _columns(
         self, windows: Mapping[str, Windows], text: str
@@ -127,6 +132,23 @@ class TextReader:
                         f"The learned word in {text!r} has vectors of {item.shape[-1]} numbers, "
                         f"and this model's have {width}; use one made for this model."
                     )
+
+
+def _layer(clip: Any, skip: int) -> int | None:
+    """How ComfyUI calls the layer `skip` before the model's own, None for that one."""
+    parts = [
+        part
+        for name in ("clip_l", "clip_h", "clip_g")
+        if (part := getattr(clip.cond_stage_model, name, None)) is not None
+    ]
+    if not skip or not parts:
+        return None
+    kind, layer, _ = parts[0].options_default
+    own = layer if kind == "hidden" else -1
+    most = min(part.num_layers for part in parts) + own
+    if skip > most:
+        raise ValueError(f"clip_skip is {skip}; this text encoder can leave out {most} at most.")
+    return own - skip
 
 
 def _words(windows: Windows, end: int) -> list[int]:

@@ -7,11 +7,13 @@ from typing import Any
 import comfy.model_base
 import comfy.model_sampling
 import torch
+from comfy.hooks import EnumHookType, HookGroup
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel, Upsample
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import nn
 
+from ..refdiff.capture import CaptureSettings, choose_layers
 from ..refdiff.errors import ModelError
 
 NATIVE = "refdiff_native_side"
@@ -61,6 +63,33 @@ def check_text(model: Any, cond: torch.Tensor) -> None:
             f"The CLIP gives {cond.shape[-1]} numbers a token and the model takes {width}; "
             "connect the CLIP of the same checkpoint."
         )
+
+
+def check_settings(model: Any, clip: Any, settings: CaptureSettings, keep_patches: bool) -> None:
+    """Raise ValueError for settings that cannot be kept with this MODEL and CLIP."""
+    if settings.queries == "own":
+        return
+    options = model.model_options["transformer_options"]
+    if keep_patches and options.get("patches", {}).get("attn2_patch"):
+        raise ValueError(
+            f"queries is {settings.queries!r}, which asks the model's own keys, and a patch on the "
+            "model changes them; turn keep_patches off, or set queries='own'."
+        )
+    if clip.apply_hooks_to_conds:
+        raise ValueError(
+            f"queries is {settings.queries!r}, and the CLIP brings hooks that change the model "
+            "while it samples; connect the CLIP without Set CLIP Hooks, or set queries='own'."
+        )
+
+
+def wanted_layers(unet: Any, settings: CaptureSettings) -> tuple[str, ...]:
+    """The names of the layers that the settings ask for."""
+    chosen = choose_layers(layer_table(unet), settings.grids)
+    if settings.layers == "down":
+        chosen = tuple(name for name in chosen if not name.startswith("output_blocks"))
+    if not chosen:
+        raise ValueError(f"grids {settings.grids!r} have no layer on the way down; widen them.")
+    return chosen
 
 
 def layer_table(unet: Any) -> list[tuple[str, int]]:
@@ -135,6 +164,14 @@ def private_clone(model: Any, keep_patches: bool = False) -> Any:
         if not name.startswith("diffusion_model")
     }
     return clone
+
+
+def weight_hooks(hooks: HookGroup) -> HookGroup:
+    """The hooks that change weights while the model samples, as LoRAs do, without the others."""
+    kept = HookGroup()
+    for hook in hooks.get_type(EnumHookType.Weight):
+        kept.add(hook)
+    return kept
 
 
 def train_timesteps(sampling: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,12 +56,14 @@ class Attention:
 class Scores:
     """What Score Proposals found about a picture's masks, all at the working size.
 
-    held: the presence map [h, w] of the root word, or None when no attention was wired in.
-    size: the (height, width) of the picture.
+    kept: bool [N], which masks were scored: those with something inside. held: the presence map
+    [h, w] of the root word, or None when no attention was wired in. size: the (height, width) of
+    the picture.
     """
 
     expression: Expression
     scored: Scored
+    kept: torch.Tensor
     held: torch.Tensor | None
     size: tuple[int, int]
     settings: NodeSettings
@@ -69,6 +72,13 @@ class Scores:
 def output(kind: Any, name: str, tooltip: str, listed: bool = False, key: str = "") -> io.Output:
     """An output that goes by its name. key: its id where an input has that name already."""
     return kind.Output(key or name, display_name=name, tooltip=tooltip, is_output_list=listed)
+
+
+def one_of(name: str, value: str, options: Sequence[str]) -> str:
+    """A choice, which the server lets through unchecked; ValueError when it is none of them."""
+    if value not in options:
+        raise ValueError(f"{name} is {value!r}, wanted one of {', '.join(options)}.")
+    return value
 
 
 def settings_input() -> io.Input:

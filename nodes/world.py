@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -45,7 +46,14 @@ def sticker_scorer() -> ManagedClip | None:
     """The small CLIP that was trained on stickers; None where open_clip is not installed."""
     if find_spec("open_clip") is None:
         return None
-    return load_scorer(str(stickers.WEIGHTS / "clip"))
+    return replace(load_scorer(str(stickers.WEIGHTS / "clip")), narrow=True)
+
+
+def fitting(scorer: ManagedClip | None, model: Any) -> tuple[ManagedClip | None, list[str]]:
+    """The scorer, unless it knows stickers only and the model knows more; then a note."""
+    if scorer is None or not scorer.narrow or is_sticker_model(model):
+        return scorer, []
+    return None, ["the sticker models' scorer was left out, since the model is another one"]
 
 
 class LoadStickerModels(io.ComfyNode):

@@ -15,7 +15,7 @@ from .errors import HeatError
 from .proposals import checked_heat
 
 RULED_OUT = 1000.0  # taken off a mask whose place weight is 0: it comes after all others
-SPREAD = 0.3  # difference of CLIP similarity that makes a thing e times less likely the one meant
+SPREAD = 0.6  # difference of CLIP similarity that makes a thing e times less likely the one meant
 LEAST_VARIANCE = 1e-8  # below it the heat is constant
 
 

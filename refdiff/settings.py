@@ -33,7 +33,7 @@ class Settings:
     least_area: float = 0.002  # smallest proposal, share of the picture
     largest: int | None = None  # keep that many of the largest proposals (authors' code: 10)
     score: str = "contrast"  # s^G: contrast (the paper), otsu, weighted
-    alpha: float = 0.25  # share of s^G in the sum, 0..1; the rest is s^D
+    alpha: float = 0.2  # share of s^G in the sum, 0..1; the rest is s^D
     beta: float = 0.5  # share of CLIP's masked branch f_M in s^D, 0..1; the rest is the crop's f
     crop: CropStyle = field(default_factory=lambda: CropStyle("keep", 0.05))  # x * M
     # r: of the root's phrase, the mean of sentence and phrase, or one per branch (authors' code)

@@ -89,13 +89,17 @@ def test_weights_are_read_only_when_asked(clip: Any, reader: Any) -> None:
     assert not torch.equal(weighted.cond[:, 2], unweighted.cond[:, 2])
 
 
-def test_clip_skip_counts_only_when_asked(clip: Any, reader: Any) -> None:
-    skipped = clip.clone()
-    skipped.clip_layer(-2)
-    plain = reader(clip)("a cat").cond
-    assert torch.equal(reader(skipped)("a cat").cond, plain)
-    assert not torch.allclose(reader(skipped, clip_skip=True)("a cat").cond, plain, atol=1e-3)
-    assert skipped.layer_idx == -2
+def test_clip_skip_counts_from_the_models_own_layer(clip: Any, reader: Any) -> None:
+    user = clip.clone()
+    user.clip_layer(-2)
+    plain, skipped = reader(clip)("a cat").cond, reader(clip, clip_skip=1)("a cat").cond
+    assert not torch.allclose(skipped, plain, atol=1e-3)
+    assert torch.equal(reader(user)("a cat").cond, plain)
+    assert torch.equal(reader(user, clip_skip=None)("a cat").cond, skipped)
+    assert user.layer_idx == -2
+    layers = clip.cond_stage_model.clip_l.num_layers
+    with pytest.raises(ValueError, match=f"clip_skip is {layers}; .* {layers - 1} at most"):
+        reader(clip, clip_skip=layers)
 
 
 def test_the_empty_text_fills_every_window(clip: Any, reader: Any) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from refdiff.capture import CaptureSettings
+
 SD1 = {
     "image_size": 32,
     "in_channels": 4,
@@ -107,6 +109,16 @@ def test_layers_of_the_true_architectures(
     attentions = [n for n, _ in made.model.diffusion_model.named_modules() if n.endswith("attn2")]
     assert sorted(f"{name}.attn2" for name, _ in table) == sorted(attentions)
     unet.check_model(made)
+
+
+def test_a_grid_that_only_the_way_up_has(unet: ModuleType) -> None:
+    made = model(
+        "SD15", {**SD1, "model_channels": 32, "transformer_depth": [0, 0, 1, 1, 1, 1, 0, 0]}
+    )
+    seen = made.model.diffusion_model
+    assert len(unet.wanted_layers(seen, CaptureSettings(grids=(3,)))) == 3
+    with pytest.raises(ValueError, match=r"grids \(3,\) have no layer on the way down"):
+        unet.wanted_layers(seen, CaptureSettings(grids=(3,), layers="down"))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from transformers import (
 )
 
 import refdiff
+from refdiff.attention import TokenMaps
 
 TOKENIZER = Path(refdiff.__file__).parent / "configs" / "tokenizer"
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
@@ -61,21 +64,31 @@ class Twins:
     clip: Any
 
 
-def inpainting() -> Twins:
-    """Stable Diffusion 1 with nine channels."""
+@cache
+def first(channels: int = 4, dtype: torch.dtype = torch.float32, cast: Any = None) -> Twins:
+    """Stable Diffusion 1; ComfyUI keeps the weights in `dtype`, computes in `cast` if given."""
+    torch.manual_seed(0)
     encoder = _encoder(CLIPTextModel, 2, "quick_gelu")
-    unet = _unet(in_channels=9, cross_attention_dim=32, attention_head_dim=8)
-    pipe = _pipe(StableDiffusionInpaintPipeline, unet, text_encoder=encoder)
-    config = {**UNET, **SHALLOW, "in_channels": 9, "context_dim": 32}
+    unet = _unet(in_channels=channels, cross_attention_dim=32, attention_head_dim=8)
+    kind = StableDiffusionPipeline if channels == 4 else StableDiffusionInpaintPipeline
+    pipe = _pipe(kind, unet, text_encoder=encoder)
+    config = {**UNET, **SHALLOW, "in_channels": channels, "context_dim": 32}
     from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
     from comfy.supported_models import SD15
 
     clip = _clip(SD1Tokenizer, SD1ClipModel, {"l": (encoder, 2)})
-    return Twins(pipe, _model(SD15, config, unet), clip)
+    return Twins(pipe, _model(SD15, config, unet, dtype, cast), clip)
 
 
+def inpainting() -> Twins:
+    """Stable Diffusion 1 with nine channels."""
+    return first(channels=9)
+
+
+@cache
 def velocity() -> Twins:
     """Stable Diffusion 2, which predicts velocity; its text encoder's last layer is not used."""
+    torch.manual_seed(0)
     encoder = _encoder(CLIPTextModel, 2, "gelu")
     unet = _unet(cross_attention_dim=32, attention_head_dim=(1, 2, 2), use_linear_projection=True)
     pipe = _pipe(
@@ -99,8 +112,10 @@ def velocity() -> Twins:
     return Twins(pipe, _model(Velocity, config, unet), clip)
 
 
+@cache
 def sdxl() -> Twins:
     """Stable Diffusion XL with its two text encoders and the sizes it is told."""
+    torch.manual_seed(0)
     small = _encoder(CLIPTextModel, 3, "quick_gelu")
     large = _encoder(CLIPTextModelWithProjection, 3, "gelu")
     unet = _unet(
@@ -131,6 +146,10 @@ def sdxl() -> Twins:
 
     clip = _clip(SDXLTokenizer, SDXLClipModel, {"l": (small, 3), "g": (large, 3)})
     return Twins(pipe, _model(SDXL, config, unet), clip)
+
+
+for family in (first, velocity, sdxl):
+    atexit.register(family.cache_clear)  # later ComfyUI could not say good-bye to its models
 
 
 def _tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:
@@ -186,12 +205,20 @@ def _pipe(kind: type, unet: Any, prediction: str = "epsilon", **parts: Any) -> A
     )
 
 
-def _model(family: type, config: dict[str, Any], unet: UNet2DConditionModel) -> Any:
+def _model(
+    family: type,
+    config: dict[str, Any],
+    unet: UNet2DConditionModel,
+    dtype: torch.dtype = torch.float32,
+    cast: torch.dtype | None = None,
+) -> Any:
     from comfy.model_patcher import ModelPatcher
     from comfy.utils import unet_to_diffusers
 
     names, weights = unet_to_diffusers(config), unet.state_dict()
-    base = family(config).get_model({}, "")
+    found = family(config)
+    found.set_inference_dtype(dtype, cast)
+    base = found.get_model({}, "")
     base.load_model_weights({names[name]: tensor for name, tensor in weights.items()}, "")
     cpu = torch.device("cpu")
     return ModelPatcher(base, load_device=cpu, offload_device=cpu)
@@ -213,3 +240,32 @@ def _clip(tokenizer: type, model: type, encoders: dict[str, tuple[Any, int]]) ->
         }
         getattr(clip.cond_stage_model, f"clip_{name}").load_sd(weights)
     return clip
+
+
+def difference(one: TokenMaps, other: TokenMaps) -> float:
+    """The largest difference of two answers' maps, as a share of their size where that is > 1."""
+    pairs = list(zip(one.maps, other.maps, strict=True))
+    largest = max(float(b.abs().max()) for _, b in pairs)
+    return max(float((a - b).abs().max()) for a, b in pairs) / max(1.0, largest)
+
+
+def snapshot(model: Any) -> dict[str, Any]:
+    """What must be the same after a look at a MODEL as before."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        return [plain(one) for one in value] if isinstance(value, list) else value
+
+    parts = ("model_options", "patches", "object_patches", "wrappers", "callbacks", "attachments")
+    kept = {name: plain(getattr(model, name)) for name in (*parts, "patches_uuid", "injections")}
+    modules = list(model.model.modules())
+    hooks = [dict(m._forward_hooks) | dict(m._forward_pre_hooks) for m in modules]
+    weights = [float(p.detach().double().sum()) for p in model.model.parameters()]
+    return {
+        **kept,
+        "hook_patches": [plain(model.hook_patches), plain(model.hook_backup)],
+        "hooks": hooks,
+        "weights": weights,
+        "running": getattr(model.model, "current_patcher", None),
+    }
