@@ -53,21 +53,15 @@ class TokenMaps:
 def columns_of(spans: Sequence[Span], start: int, end: int, text: str) -> tuple[int, ...]:
     """Every column whose piece covers one of the characters [start, end) of `text`.
 
-    Raises WordError, naming the word, when no piece does: the word lies beyond the window of the
-    text encoder, or the tokenizer drops it.
+    Raises WordError, naming the word, when no piece does: the tokenizer drops it.
     """
     word = text[start:end]
     if not 0 <= start < end <= len(text):
         raise ValueError(f"Characters {start} to {end} are not a word of {text!r}.")
     found = tuple(i for i, span in enumerate(spans) if span and span[0] < end and start < span[1])
-    if found:
-        return found
-    if start >= max((span[1] for span in spans if span), default=0):
-        raise WordError(
-            f"The text encoder reads {len(spans)} tokens and never reaches {word!r}; "
-            "shorten the text or move the word towards its beginning."
-        )
-    raise WordError(f"The tokenizer makes no token of {word!r}; name the thing with a word.")
+    if not found:
+        raise WordError(f"The tokenizer makes no token of {word!r}; name the thing with a word.")
+    return found
 
 
 def attention_maps(
@@ -154,10 +148,22 @@ class AttentionRecorder:
         if self._keep_queries:
             self._queries[layer] = (query, heads, grid)
 
-    def score(self, layer: str, key: Tensor) -> Tensor:
-        """The maps [R, T, h, w] of other words, from the kept queries and these words' keys."""
+    def score(self, layer: str, key: Tensor, groups: int | None = None) -> Tensor:
+        """The maps [R, T, h, w] of other words, from the kept queries and these words' keys.
+
+        groups: both are that many equal parts, and within a part every kept row is asked about
+        every row of keys (row-major); left out, rows pair up as in `attention_maps`.
+        """
         query, heads, grid = self._queries[layer]
-        return attention_maps(query, key, heads, grid, self._mode, self._columns)
+        if groups is None:
+            return attention_maps(query, key, heads, grid, self._mode, self._columns)
+        parts = zip(query.chunk(groups), key.chunk(groups), strict=True)
+        rows = [
+            attention_maps(row, keys, heads, grid, self._mode, self._columns)
+            for queries, keys in parts
+            for row in queries.split(1)
+        ]
+        return torch.cat(rows)
 
     @property
     def done(self) -> bool:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from math import ceil, sqrt
 from typing import Literal, Protocol
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from .attention import MODES, AttentionRecorder, Box, Grid, Mode, TokenMaps, guide
-from .noise import Schedule, official_calls, one_call
+from .noise import Schedule, View, mean_of_views, official_calls, one_call
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,31 @@ class CaptureSettings:
     guidance: float | None = None  # w of w * (cond - uncond) + uncond; logits only
     schedule: Literal["one", "official"] = "one"  # one call at t, or the authors' two DDIM steps
     pad: bool = False  # a centred black square instead of the picture's own aspect
+    layers: Literal["all", "down"] = "all"  # "down": down path and middle only, the fast setting
+    # whose queries: each sentence's own pass, or kept from one pass: of the first sentence read
+    # over a picture, or of an empty one; the others then cost their text only (the OVAM idea)
+    queries: Literal["own", "first", "empty"] = "own"
+    seeds: int = 1  # noises averaged: seed, seed + 1, ...
+    timesteps: tuple[int, ...] = ()  # averaged; empty: timestep alone
+    flip: bool = False  # averaged with the mirrored picture
+    clip_skip: int = 0  # layers left out at the end of the text encoder
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"mode is {self.mode!r}; choose one of {', '.join(MODES)}.")
         if self.guidance is not None and self.mode != "logits":
             raise ValueError(f"guidance combines logits, not {self.mode}; set mode='logits'.")
-        if self.schedule not in ("one", "official"):
-            raise ValueError(f"schedule is {self.schedule!r}; choose 'one' or 'official'.")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}."
+                )
+        if self.timesteps and self.schedule == "official":
+            raise ValueError(f"timesteps is {self.timesteps}; the official schedule has its own.")
+        if self.seeds < 1 or self.clip_skip < 0:
+            raise ValueError(
+                f"seeds is {self.seeds} and clip_skip {self.clip_skip}; wanted >= 1 and >= 0."
+            )
         if not 0 < self.size <= 16:
             raise ValueError(f"size is {self.size}; give native sides, above 0 and at most 16.")
         if not self.grids or (isinstance(self.grids, int) and self.grids < 0):
@@ -44,15 +62,29 @@ class CaptureSettings:
         """The authors' code: second coarsest grid, guided logits, two DDIM steps, 2x native."""
         return cls(size=2.0, grids=(1,), mode="logits", guidance=9.0, schedule="official", pad=True)
 
+    @property
+    def halves(self) -> int:
+        """2 where guidance puts an empty companion before each sentence, else 1."""
+        return 1 if self.guidance is None else 2
+
     def plan(self, train_timesteps: int) -> Schedule:
         """The noise level and the UNet calls for a model with that many timesteps."""
+        return self.views(train_timesteps)[0].schedule
+
+    def views(self, train_timesteps: int) -> tuple[View, ...]:
+        """Everything whose maps are averaged, as rows of the same UNet calls."""
         if self.schedule == "official":
-            return official_calls(train_timesteps)
-        if not 0 <= self.timestep < train_timesteps:
-            raise ValueError(
-                f"timestep is {self.timestep}; the model knows 0 to {train_timesteps - 1}."
-            )
-        return one_call(self.timestep)
+            plans = [official_calls(train_timesteps)]
+        else:
+            plans = [one_call(timestep) for timestep in self.timesteps or (self.timestep,)]
+        for plan in plans:
+            if not 0 <= plan.noised < train_timesteps:
+                raise ValueError(
+                    f"timestep is {plan.noised}; the model knows 0 to {train_timesteps - 1}."
+                )
+        seeds = range(self.seed, self.seed + self.seeds)
+        turns = (False, True) if self.flip else (False,)
+        return tuple(View(seed, plan, flip) for seed in seeds for plan in plans for flip in turns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +98,13 @@ class EncodedPicture:
     latent: Tensor
     size: tuple[int, int]
     content: Box | None = None
+
+
+_CHOICES = {
+    "schedule": ("one", "official"),
+    "layers": ("all", "down"),
+    "queries": ("own", "first", "empty"),
+}
 
 
 class Capture(Protocol):
@@ -145,3 +184,26 @@ def rows_of(
         halves = {name: maps.chunk(2) for name, maps in found.items()}
         found = {name: guide(cond, uncond, guidance) for name, (uncond, cond) in halves.items()}
     return {name + label: maps.cpu() for name, maps in found.items()}
+
+
+def gathered(
+    recorder: AttentionRecorder, settings: CaptureSettings, views: Sequence[View], call: int
+) -> dict[str, Tensor]:
+    """One call's maps, guided and averaged over the views, on the CPU: [P, T, h, w] per layer."""
+    calls = views[0].schedule.calls
+    label = f"@{calls[call]}" if len(calls) > 1 else ""
+    found = rows_of(recorder, settings.guidance, label)
+    return {name: mean_of_views(rows, views) for name, rows in found.items()}
+
+
+def per_view(rows: Tensor, halves: int, views: int) -> Tensor:
+    """One row per half and sentence to one per half, view and sentence."""
+    return torch.cat([half for half in rows.chunk(halves) for _ in range(views)])
+
+
+def guided(output: Tensor, guidance: float | None) -> Tensor:
+    """The UNet's answer for each row, its unconditional rows (the first half) mixed in."""
+    if guidance is None:
+        return output
+    uncond, cond = output.chunk(2)
+    return guide(cond, uncond, guidance).repeat(2, 1, 1, 1)

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from .attention import AttentionRecorder, Span, TokenMaps, guide
-from .capture import CaptureSettings, EncodedPicture, choose_layers, fit, rows_of
+from .attention import AttentionRecorder, TokenMaps
+from .capture import CaptureSettings, EncodedPicture, choose_layers, fit
 from .errors import ModelError
-from .hooks import check_all_seen, layer_table, recording
-from .noise import ddim_step, noise, noised
-from .tokens import token_spans
+from .hooks import layer_table
+from .text_encoding import Text, encode_texts
+from .tokens import Windows, windows
+from .unet_pass import Maps, ask, read_pass
 
 OFFICIAL_SUFFIX = ", "  # the authors' code appends an empty additional prompt
+_ROWS = 8  # most rows of one call of the UNet, so that memory does not grow with the sentences
+
+
+@dataclass(frozen=True, eq=False)
+class _Sentence:
+    """One row of the answer: a sentence over a picture."""
+
+    picture: EncodedPicture
+    prompt: str
+    words: Windows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What rows of one call share: the size of the latent and the number of windows."""
+        return (*self.picture.latent.shape, len(self.words.ids))
 
 
 class DiffusersCapture:
@@ -26,13 +46,18 @@ class DiffusersCapture:
 
     pipe: text-to-image, image-to-image or inpainting; it is as it was after every call.
     settings, or single settings by name, as in CaptureSettings. Device and dtype are the pipe's.
+    With kept queries (`queries`) they stay with the EncodedPicture, 7 MB for SD1.5 at 512 px; they
+    carry the words of the sentence that made them, so the maps of others are not quite their own.
     """
 
     def __init__(self, pipe: Any, settings: CaptureSettings | None = None, **changes: Any) -> None:
         check_pipeline(pipe)
         self.pipe = pipe
         self.settings = replace(settings or CaptureSettings(), **changes)
-        self.layers = choose_layers(layer_table(pipe.unet), self.settings.grids)
+        self.layers = wanted_layers(pipe.unet, self.settings)
+        self.times = {"vae": 0.0, "text": 0.0, "unet": 0.0}  # seconds, last encode and last read
+        self._kept: WeakKeyDictionary[EncodedPicture, list[AttentionRecorder]]
+        self._kept = WeakKeyDictionary()
 
     def __call__(self, image: Image.Image | EncodedPicture, prompt: str) -> TokenMaps:
         """The maps of one sentence over one picture."""
@@ -63,53 +88,126 @@ class DiffusersCapture:
         native = max(1, round(self.native * self.settings.size / multiple)) * multiple
         fitted, content = fit(image, native, multiple, self.settings.pad)
         pixels = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        latent = _vae_mean(self.pipe.vae, pixels.to(self.pipe._execution_device))
-        return EncodedPicture(latent.float().cpu(), (image.height, image.width), content)
+        self.times["vae"] = 0.0
+        with self._timed("vae"), _offloaded(self.pipe):
+            latent = _vae_mean(self.pipe.vae, pixels.to(self.pipe._execution_device)).float().cpu()
+        return EncodedPicture(latent, (image.height, image.width), content)
+
+    def read(self, picture: EncodedPicture, prompts: Sequence[str]) -> list[TokenMaps]:
+        """The maps of several sentences over one picture."""
+        return self.read_batch([picture], [prompts])[0]
 
     @torch.no_grad()
-    def read(self, picture: EncodedPicture, prompts: Sequence[str]) -> list[TokenMaps]:
-        """The maps of several sentences over one picture, as rows of the same UNet calls."""
-        if not prompts:
-            return []
-        suffix = OFFICIAL_SUFFIX if self.settings.schedule == "official" else ""
-        pieces = [_pieces(self.pipe, prompt, suffix) for prompt in prompts]
-        maps = self._maps(picture, [prompt + suffix for prompt in prompts])
-        return [
-            TokenMaps(
-                maps=tuple(rows[index] for rows in maps.values()),
-                layers=tuple(maps),
-                tokens=tokens,
-                spans=spans,
-                text=prompt,
-                mode=self.settings.mode,
-                content=picture.content,
-            )
-            for index, (prompt, (tokens, spans)) in enumerate(zip(prompts, pieces, strict=True))
-        ]
+    def read_batch(
+        self, pictures: Sequence[EncodedPicture], prompts: Sequence[Sequence[str]]
+    ) -> list[list[TokenMaps]]:
+        """The maps of each picture's own sentences, as rows of as few UNet calls as are needed.
 
-    def _maps(self, picture: EncodedPicture, prompts: list[str]) -> dict[str, Tensor]:
-        """Per layer (and per call, where there are several) the maps [M, T, h, w] on the CPU."""
-        scheduler, guidance = self.pipe.scheduler, self.settings.guidance
-        plan = self.settings.plan(scheduler.config.num_train_timesteps)
-        alphas = scheduler.alphas_cumprod.float().cpu()
-        rows = prompts if guidance is None else [""] * len(prompts) + prompts
-        text, added = _encode_text(self.pipe, rows, picture.latent.shape[-2:], self._cell)
-        clean = picture.latent
-        sample = noised(clean, noise(self.settings.seed, clean.shape), alphas[plan.noised])
-        sample = sample.expand(len(rows), -1, -1, -1)
-        maps: dict[str, Tensor] = {}
-        for call, timestep in enumerate(plan.calls):
-            recorder = AttentionRecorder(self.layers, self.settings.mode)
-            with recording(self.pipe.unet, recorder, (clean.shape[2], clean.shape[3])):
-                output = _predict(self.pipe, sample, clean, timestep, text, added)
-            check_all_seen(recorder, self.layers)
-            label = f"@{timestep}" if len(plan.calls) > 1 else ""
-            maps |= rows_of(recorder, guidance, label)
-            if call + 1 < len(plan.calls):
-                output = _guided(output.float().cpu(), guidance)
-                step = alphas[timestep], alphas[plan.calls[call + 1]]
-                sample = ddim_step(sample, output, *step, scheduler.config.prediction_type)
-        return maps
+        A row's maps do not depend on its company. Pictures of different sizes, and sentences of
+        different numbers of windows, go into different calls.
+        """
+        self.times |= {"text": 0.0, "unet": 0.0}
+        suffix = OFFICIAL_SUFFIX if self.settings.schedule == "official" else ""
+        sentences = [
+            [_Sentence(picture, text, windows(self.pipe.tokenizer, text + suffix)) for text in own]
+            for picture, own in zip(pictures, prompts, strict=True)
+        ]
+        rows = sorted((each for own in sentences for each in own), key=lambda each: each.shape)
+        found: dict[_Sentence, TokenMaps] = {}
+        with _offloaded(self.pipe):
+            for own in sentences if self.settings.queries != "own" else ():
+                self._keep_queries(own, suffix)
+            for _, alike in groupby(rows, key=lambda each: each.shape):
+                found |= self._answers(list(alike), suffix)
+        return [[found[each] for each in own] for own in sentences]
+
+    def _answers(self, sentences: list[_Sentence], suffix: str) -> dict[_Sentence, TokenMaps]:
+        """The maps of sentences that may share calls."""
+        found = {}
+        for part in self._parts(sentences):
+            text = self._encoded([each.prompt + suffix for each in part], len(part[0].words.ids))
+            if self.settings.queries == "own":
+                clean = torch.cat([each.picture.latent for each in part])
+                with self._timed("unet"):
+                    maps, _ = read_pass(self.pipe, self.settings, self.layers, clean, text)
+            else:
+                kept = self._kept[part[0].picture]
+                maps = ask(self.pipe, self.settings, self.layers, kept, text)
+            for row, sentence in enumerate(part):
+                found[sentence] = self._maps(sentence, maps, row)
+        return found
+
+    def _parts(self, sentences: list[_Sentence]) -> Iterator[list[_Sentence]]:
+        """As many sentences as one call takes; those asked of kept queries picture by picture."""
+        views = len(self.settings.views(self.pipe.scheduler.config.num_train_timesteps))
+        most = max(1, _ROWS // (views * (1 if self.settings.guidance is None else 2)))
+        own = self.settings.queries == "own"
+        for _, group in groupby(sentences, key=lambda each: None if own else each.picture):
+            part = list(group)
+            yield from (part[first : first + most] for first in range(0, len(part), most))
+
+    def _keep_queries(self, sentences: list[_Sentence], suffix: str) -> None:
+        """On the first sentences over a picture, make the pass whose queries are kept of it."""
+        if not sentences or sentences[0].picture in self._kept:
+            return
+        picture = sentences[0].picture
+        text = sentences[0].prompt + suffix if self.settings.queries == "first" else ""
+        encoded = self._encoded([text], 1)
+        with self._timed("unet"):
+            _, kept = read_pass(
+                self.pipe, self.settings, self.layers, picture.latent, encoded, keep_queries=True
+            )
+        for recorder in kept:
+            recorder.maps.clear()
+        self._kept[picture] = kept
+
+    def _encoded(self, texts: list[str], least: int) -> Text:
+        """The texts, after as many empty ones where there is guidance, in `least` windows."""
+        empty = [] if self.settings.guidance is None else [""] * len(texts)
+        with self._timed("text"):
+            return encode_texts(self.pipe, empty + texts, self.settings.clip_skip, least)
+
+    def _maps(self, sentence: _Sentence, maps: Maps, row: int) -> TokenMaps:
+        """One row's answer; the tokens of a suffix cover nothing."""
+        words, text = sentence.words, sentence.prompt
+        spans = tuple(span if span and span[0] < len(text) else None for span in words.spans)
+        return TokenMaps(
+            maps=tuple(rows[row] for rows in maps.values()),
+            layers=tuple(maps),
+            tokens=words.tokens,
+            spans=spans,
+            text=text,
+            mode=self.settings.mode,
+            content=sentence.picture.content,
+        )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.times[stage] += time.perf_counter() - start
+
+
+@contextmanager
+def _offloaded(pipe: Any) -> Iterator[None]:
+    """Afterwards, send the models back to where `enable_model_cpu_offload` keeps them."""
+    try:
+        yield
+    finally:
+        if getattr(pipe, "_all_hooks", None):
+            pipe.maybe_free_model_hooks()
+
+
+def wanted_layers(unet: Any, settings: CaptureSettings) -> tuple[str, ...]:
+    """The names of the layers that the settings ask for."""
+    chosen = choose_layers(layer_table(unet), settings.grids)
+    if settings.layers == "down":
+        chosen = tuple(name for name in chosen if not name.startswith("up_blocks"))
+    if not chosen:
+        raise ValueError(f"grids {settings.grids!r} have no layer on the way down; widen them.")
+    return chosen
 
 
 def check_pipeline(pipe: Any) -> None:
@@ -125,10 +223,13 @@ def check_pipeline(pipe: Any) -> None:
     if unet.config.in_channels not in (latents, 2 * latents + 1):
         raise ModelError(f"{name}'s UNet takes {unet.config.in_channels} channels; {wanted}")
     extra = unet.config.addition_embed_type
-    if extra not in (None, "text_time") or unet.config.class_embed_type is not None:
+    hidden = unet.config.encoder_hid_dim_type
+    plain = extra in (None, "text_time") and hidden in (None, "ip_image_proj")
+    if not plain or unet.config.class_embed_type is not None:
         raise ModelError(f"{name}'s UNet wants inputs beyond picture and text; {wanted}")
-    if extra == "text_time" and (pipe.text_encoder is None or pipe.text_encoder_2 is None):
-        raise ModelError(f"{name} lacks one of SDXL's two text encoders; {wanted}")
+    encoders = ("text_encoder", "text_encoder_2")[: 2 if extra else 1]
+    if any(getattr(pipe, encoder, None) is None for encoder in encoders):
+        raise ModelError(f"{name} lacks its {' or '.join(encoders)}; {wanted}")
     if not hasattr(pipe.scheduler, "alphas_cumprod"):
         raise ModelError(
             f"{type(pipe.scheduler).__name__} has no alphas to noise a picture with; "
@@ -136,18 +237,6 @@ def check_pipeline(pipe: Any) -> None:
         )
     if not layer_table(unet):
         raise ModelError(f"{name}'s UNet has no cross-attention; {wanted}")
-
-
-def _pieces(pipe: Any, prompt: str, suffix: str) -> tuple[tuple[str, ...], tuple[Span, ...]]:
-    """The prompt's tokens and the characters they cover; the suffix's tokens cover none."""
-    text = prompt + suffix
-    if getattr(pipe, "maybe_convert_prompt", lambda text, _: text)(text, pipe.tokenizer) != text:
-        raise ModelError(
-            f"{prompt!r} holds a learned word of several vectors, whose columns cannot be told; "
-            "name the thing with an ordinary word."
-        )
-    tokens, spans = token_spans(pipe.tokenizer, text)
-    return tokens, tuple(span if span and span[0] < len(prompt) else None for span in spans)
 
 
 def _vae_mean(vae: Any, pixels: Tensor) -> Tensor:
@@ -171,45 +260,3 @@ def _vae_mean(vae: Any, pixels: Tensor) -> Tensor:
         latent = (latent - mean) / deviation
     shift = getattr(config, "shift_factor", None) or 0.0
     return (latent - shift) * config.scaling_factor
-
-
-def _encode_text(
-    pipe: Any, rows: list[str], latent: Sequence[int], cell: int
-) -> tuple[Tensor, dict[str, Tensor] | None]:
-    """The text encoders' answer [R, T, C], and SDXL's pooled text and sizes."""
-    device, unet = pipe._execution_device, pipe.unet
-    encoded = pipe.encode_prompt(
-        rows, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
-    )
-    text = encoded[0].to(unet.dtype)
-    if unet.config.addition_embed_type is None:
-        return text, None
-    size = [latent[0] * cell, latent[1] * cell]
-    ids = torch.tensor([[*size, 0, 0, *size]], device=device, dtype=unet.dtype)
-    return text, {"text_embeds": encoded[2].to(unet.dtype), "time_ids": ids.expand(len(rows), -1)}
-
-
-def _predict(
-    pipe: Any,
-    sample: Tensor,
-    clean: Tensor,
-    timestep: int,
-    text: Tensor,
-    added: dict[str, Tensor] | None,
-) -> Tensor:
-    """One pass of the UNet; an inpainting UNet is told that nothing is hidden."""
-    unet, device = pipe.unet, pipe._execution_device
-    if unet.config.in_channels > sample.shape[1]:
-        clean = clean.expand_as(sample)
-        sample = torch.cat([sample, torch.zeros_like(clean[:, :1]), clean], dim=1)
-    at = torch.tensor(timestep, device=device)
-    sample = sample.to(device, unet.dtype)
-    return unet(sample, at, text, added_cond_kwargs=added, return_dict=False)[0]
-
-
-def _guided(output: Tensor, guidance: float | None) -> Tensor:
-    """The answer for each row, its unconditional rows (the first half) mixed in."""
-    if guidance is None:
-        return output
-    uncond, cond = output.chunk(2)
-    return guide(cond, uncond, guidance).repeat(2, 1, 1, 1)

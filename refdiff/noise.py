@@ -27,6 +27,25 @@ class Schedule(NamedTuple):
     calls: tuple[int, ...]
 
 
+class View(NamedTuple):
+    """One of the ways a picture is shown: which noise, at which timesteps, mirrored or not."""
+
+    seed: int
+    schedule: Schedule
+    flip: bool = False
+
+    def of(self, values: Tensor) -> Tensor:
+        """Latents or maps [..., h, w], mirrored left to right if this view is; its own inverse."""
+        return values.flip(-1) if self.flip else values
+
+
+def mean_of_views(maps: Tensor, views: Sequence[View]) -> Tensor:
+    """[V*P, T, h, w], all of view 0 first, to the mean over the views [P, T, h, w], unmirrored."""
+    parts = maps.chunk(len(views))
+    turned = [view.of(part) for view, part in zip(views, parts, strict=True)]
+    return torch.stack(turned).mean(0) if len(turned) > 1 else turned[0]
+
+
 def one_call(timestep: int) -> Schedule:
     """One look at the picture, noised and labelled alike."""
     return Schedule(timestep, (timestep,))

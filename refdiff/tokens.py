@@ -1,34 +1,118 @@
-"""Which characters of a text each piece of a CLIP tokenizer covers."""
+"""Which characters of a text each token of a CLIP tokenizer covers, window by window.
+
+A text encoder reads windows of 77 tokens: begin, 75 of the text, end. A longer text fills several,
+each with its own begin and end; token p of window c is column 77 * c + p. The text is divided as
+ComfyUI divides it, so that both sides give the same columns.
+"""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from .attention import Span
 
+Item = TypeVar("Item")
+Piece = tuple[int, str, Span]  # id, spelling, characters
+
+_UNBROKEN = 8  # a group of fewer tokens than this is not cut in two at the end of a window
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A text as the text encoder reads it: begin, end and padding included.
+
+    ids: the token ids of each window. tokens, spans: as in TokenMaps, all windows in a row.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    tokens: tuple[str, ...]
+    spans: tuple[Span, ...]
+
+
+def windows(tokenizer: Any, text: str) -> Windows:
+    """The text in as many windows as it needs, at least one.
+
+    A learned word (textual inversion) of several vectors becomes as many tokens, each covering
+    the whole word.
+    """
+    begin, *pieces, end = _pieces(tokenizer, text)
+    size = window_of(tokenizer)
+    padding = tokenizer.pad_token or end[1]
+    pad: Piece = (tokenizer.convert_tokens_to_ids(padding), padding, None)
+    rows = [
+        [begin, *row, end, *[pad] * (size - 2 - len(row))]
+        for row in pack(_groups(tokenizer, pieces), size - 2)
+    ]
+    return Windows(
+        ids=tuple(tuple(piece[0] for piece in row) for row in rows),
+        tokens=tuple(piece[1] for row in rows for piece in row),
+        spans=tuple(piece[2] for row in rows for piece in row),
+    )
+
 
 def token_spans(tokenizer: Any, text: str) -> tuple[tuple[str, ...], tuple[Span, ...]]:
-    """The pieces of `text` in the tokenizer's window, padding included, and what each covers.
-
-    A fast tokenizer is asked for its offsets; a slow one has none, so its pieces are laid along
-    the text. Words beyond the window have no piece.
-    """
-    window = {"padding": "max_length", "truncation": True, "max_length": window_of(tokenizer)}
-    fast = getattr(tokenizer, "is_fast", False)
-    encoded = tokenizer(text, return_offsets_mapping=fast, **window)
-    pieces = tuple(tokenizer.convert_ids_to_tokens(encoded["input_ids"]))
-    if fast:
-        offsets = encoded["offset_mapping"]
-        return pieces, tuple((int(a), int(b)) if a < b else None for a, b in offsets)
-    return pieces, piece_spans(text, pieces, tokenizer.all_special_tokens)
+    """The tokens of `text` in all its windows, padding included, and what each covers."""
+    found = windows(tokenizer, text)
+    return found.tokens, found.spans
 
 
 def window_of(tokenizer: Any) -> int:
     """How many tokens the text encoder takes; 77 where the tokenizer does not say."""
     return min(int(tokenizer.model_max_length), 77)
+
+
+def pack(groups: Sequence[Sequence[Item]], room: int) -> list[list[Item]]:
+    """Lay groups of tokens into rows of at most `room`, as ComfyUI does.
+
+    A group that no longer fits goes whole into the next row, one of 8 tokens or more is cut.
+    """
+    rows: list[list[Item]] = [[]]
+    for group in groups:
+        rest = list(group)
+        cut = len(rest) >= _UNBROKEN or len(rest) > room
+        while len(rest) > room - len(rows[-1]):
+            free = room - len(rows[-1]) if cut else 0
+            rows[-1] += rest[:free]
+            rest = rest[free:]
+            rows.append([])
+        rows[-1] += rest
+    return rows
+
+
+def _pieces(tokenizer: Any, text: str) -> list[Piece]:
+    """Every token of the text, however long it is.
+
+    A fast tokenizer is asked for its offsets; a slow one has none, so its pieces are laid along
+    the text.
+    """
+    fast = getattr(tokenizer, "is_fast", False)
+    encoded = tokenizer(text, return_offsets_mapping=fast, verbose=False)
+    ids: list[int] = encoded["input_ids"]
+    spelled = tokenizer.convert_ids_to_tokens(ids)
+    if not fast:
+        walked = piece_spans(text, spelled, tokenizer.all_special_tokens)
+        return list(zip(ids, spelled, walked, strict=True))
+    spans = [(int(a), int(b)) if a < b else None for a, b in encoded["offset_mapping"]]
+    return list(zip(ids, spelled, spans, strict=True))
+
+
+def _groups(tokenizer: Any, pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """The text between learned words, and each learned word by itself with all its vectors."""
+    learned = set(tokenizer.added_tokens_encoder) - set(tokenizer.all_special_tokens)
+    groups: list[list[Piece]] = [[]]
+    for piece in pieces:
+        if piece[1] not in learned:
+            groups[-1].append(piece)
+            continue
+        word = [piece]
+        while (name := f"{piece[1]}_{len(word)}") in learned:
+            word.append((tokenizer.convert_tokens_to_ids(name), name, piece[2]))
+        groups += [word, []]
+    return groups
 
 
 def piece_spans(

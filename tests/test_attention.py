@@ -192,7 +192,7 @@ def test_a_word_without_a_token_is_named() -> None:
     spans = (None, (0, 3), (4, 7), None)
     assert columns_of(spans, 4, 7, "the cat sat") == (2,)
     assert columns_of(spans, 0, 7, "the cat sat") == (1, 2)
-    with pytest.raises(WordError, match="never reaches 'sat'"):
+    with pytest.raises(WordError, match="no token of 'sat'"):
         columns_of(spans, 8, 11, "the cat sat")
     with pytest.raises(WordError, match="no token"):
         columns_of(spans, 3, 4, "the cat sat")
@@ -230,7 +230,7 @@ def test_pieces_laid_along_the_text_agree_with_the_tokenizers_offsets(
     tokenizer: CLIPTokenizer, text: str
 ) -> None:
     pieces, spans = token_spans(tokenizer, text)
-    assert len(pieces) == len(spans) == 77
+    assert len(pieces) == len(spans) and len(pieces) in (77, 3 * 77)
     walked = piece_spans(text, pieces)
     for piece, span, found in zip(pieces, spans, walked, strict=True):
         assert (span is None) == (found is None), piece

@@ -81,8 +81,8 @@ def limited(scenes: tuple[Scene, ...], limit: int | None) -> list[Scene]:
 
 def _variants(ready: Ready) -> Iterator[Variant]:
     """Every row, those with the same capture settings after each other."""
-    from ..shared_capture import SharedCapture
     from ..settings import Settings
+    from ..shared_capture import SharedCapture
 
     profiles = {
         "paper": Settings.paper(),
