@@ -24,10 +24,10 @@ from refdiff.commands.compare import _variants, limited
 from refdiff.commands.evaluate import segmenter_of
 from refdiff.diffusers_capture import DiffusersCapture
 from refdiff.evaluation import SceneObject, Sentence, evaluate, read_scenes, write_scenes
-from refdiff.shared_capture import SharedCapture
 from refdiff.models import VARIABLE, Models
 from refdiff.pipeline import Look
 from refdiff.settings import Settings
+from refdiff.shared_capture import SharedCapture
 
 CAT, DOG = "the red cat on the left", "a dog"
 SETTINGS = CaptureSettings()
