@@ -50,7 +50,7 @@ def _filled(tokenizer: Any, sheets: Sequence[Windows], count: int) -> Tensor:
 
 def _encoded(encoder: Any, ids: Tensor, skip: int, xl: bool) -> Text:
     """One encoder's answer, windows side by side; SDXL reads the layer before the last."""
-    output = encoder(ids.flatten(0, 1), output_hidden_states=True)
+    output = encoder(ids.flatten(0, 1), output_hidden_states=xl or skip > 0)
     if xl:
         states = output.hidden_states[-(skip + 2)]
     elif skip:

@@ -157,7 +157,7 @@ def segmenter_of(ready: Ready, given: bool, failures: list[str]) -> Segmenter:
                 return nothing
             try:
                 return look(expression).mask
-            except WordError as error:  # beyond the text encoder's window
+            except WordError as error:  # the tokenizer has no piece of it
                 failures.append(str(error))
                 return nothing
 

@@ -138,12 +138,15 @@ def test_modes_of_choosing(client: Client) -> None:
         ({"mode": "top k", "rank": 2, "merge": False}, 2),
         ({"mode": "top k", "rank": 2}, 1),
         ({"mode": "top k", "rank": 64, "merge": False}, 6),
-        ({"mode": "all above", "above": 0.0, "merge": False}, 6),
+        ({"mode": "all above", "above": 1.0, "merge": False}, 1),
     ]
     runs = [client.run(chosen(client, **changes)) for changes, _ in cases]
     found = [masks(client, run, "mask") for run in runs]
     assert [len(one) for one in found] == [count for _, count in cases]
-    (best,), (second,), two, (union,), every, _ = found
+    (best,), (second,), two, (union,), every, (alone,) = found
+    some = masks(client, client.run(chosen(client, mode="all above", merge=False)), "mask")
+    assert np.array_equal(alone, best) and np.array_equal(some[0], best)
+    assert 1 <= len(some) < 6
     assert not (best & second).any()
     assert np.array_equal(two[0], best) and np.array_equal(two[1], second)
     assert np.array_equal(union, best | second)
