@@ -52,7 +52,7 @@ class Report:
             "seconds_per_sentence": round(self.seconds / count, 6) if count else None,
         }
 
-    def tomarkdown(self) -> str:
+    def to_markdown(self) -> str:
         """A table with one row per kind and one for all."""
         rows = [(name, figures) for name, figures in self.kinds.items()]
         rows.append(("**overall**", self.overall))
