@@ -18,7 +18,7 @@ SAMPLE = HERE / "sample.png"
 SAMPLE_LABELS = HERE / "sample.labels.png"
 """Which of its pixels show which object: 0 for none, else 1 and up."""
 
-EMPTY_BELOW = 0.15
+EMPTY_BELOW = 0.05
 """Presence below which the sticker models' answer is "nothing found"; set on `validation`."""
 
 
