@@ -148,6 +148,18 @@ def _words(result: Segmentation, notes: Sequence[str]) -> str:
     return told(f"{result.expression.summary()} {found}", [*result.notes, *notes])
 
 
+def merged(answers: Sequence[Answer]) -> Answer:
+    """The answers to several lines on one picture as one: the union, present if any is."""
+    return Answer(
+        answers[0].picture,
+        torch.cat([answer.masks for answer in answers]).amax(0, keepdim=True),
+        torch.stack([answer.heat for answer in answers]).amax(0),
+        max(answer.score for answer in answers),
+        " + ".join(answer.label for answer in answers if answer.label),
+        "\n".join(answer.words for answer in answers),
+    )
+
+
 def _failed(picture: Image.Image, words: str) -> Answer:
     nothing = torch.zeros(picture.height, picture.width)
     return Answer(picture, nothing[None], nothing, 0.0, "", words)

@@ -81,16 +81,18 @@ class RefDiffSettings(io.ComfyNode):
                     max=2**31 - 1,
                     tooltip="Which noise is put on the picture. It stays until you change it.",
                 ),
-                io.Boolean.Input(
+                _switch(
                     "keep_model_patches",
-                    default=False,
-                    tooltip="Let IP-Adapter and other patches on the model act on Ref-Diff's own "
+                    "Let IP-Adapter and other patches on the model act on Ref-Diff's own "
                     "pass too. LoRAs always do.",
                 ),
-                io.Boolean.Input(
+                _switch(
                     "raise_on_failure",
-                    default=False,
-                    tooltip="Stop the graph on a failure instead of giving an empty mask.",
+                    "Stop the graph on a failure instead of giving an empty mask.",
+                ),
+                _switch(
+                    "merge_lines",
+                    "Ref-Diff Segment: all lines of text in one mask instead of one each.",
                 ),
             ],
             outputs=[output(SETTINGS, "settings", "For Ref-Diff Segment and the stages.")],
@@ -110,6 +112,7 @@ class RefDiffSettings(io.ComfyNode):
         noise_index: int,
         keep_model_patches: bool,
         raise_on_failure: bool,
+        merge_lines: bool,
     ) -> io.NodeOutput:
         base = Settings.named(profile)
         seen = {
@@ -125,7 +128,8 @@ class RefDiffSettings(io.ComfyNode):
             capture=_changed(base.capture, seen),
             **{name: value for name, value in rest.items() if value >= 0},
         )
-        return io.NodeOutput(NodeSettings(method, keep_model_patches, raise_on_failure))
+        settings = NodeSettings(method, keep_model_patches, raise_on_failure, merge_lines)
+        return io.NodeOutput(settings)
 
 
 def _changed(capture: CaptureSettings, changes: dict[str, object]) -> CaptureSettings:
@@ -138,3 +142,7 @@ def _changed(capture: CaptureSettings, changes: dict[str, object]) -> CaptureSet
 def _number(name: str, low: float, high: float, step: float, tooltip: str) -> io.Input:
     kind = io.Int if isinstance(low, int) else io.Float
     return kind.Input(name, default=low, min=low, max=high, step=step, tooltip=tooltip)
+
+
+def _switch(name: str, tooltip: str) -> io.Input:
+    return io.Boolean.Input(name, default=False, tooltip=tooltip)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..refdiff.expression import Expression
 from ..refdiff.overlay import draw_overlay
 from ..refdiff.settings import Settings
-from .answers import Answer, Choices, answers_of, paired
+from .answers import Answer, Choices, answers_of, merged, paired
 from .clip import ManagedClip
 from .heat import labelled_heat
 from .knobs import profile_input
@@ -125,7 +125,8 @@ class RefDiffSegment(io.ComfyNode):
         progress = ProgressBar(sum(len(own) for _, own in work))
         for picture, own in work:
             throw_exception_if_processing_interrupted()
-            answers += answers_of(picture, own, choices, (model, clip, vae), scorer, given)
+            found = answers_of(picture, own, choices, (model, clip, vae), scorer, given)
+            answers += [merged(found)] if settings.merge_lines else found
             progress.update(len(own))
         return _output(cls, answers)
 

@@ -32,11 +32,13 @@ class NodeSettings:
 
     keep_patches: let patches on the model (IP-Adapter and the like) act on our own pass too.
     raise_on_failure: stop the graph instead of answering with an empty mask and words.
+    merge_lines: Segment's lines of text on one picture give one mask, their union.
     """
 
     method: Settings = field(default_factory=Settings)
     keep_patches: bool = False
     raise_on_failure: bool = False
+    merge_lines: bool = False
 
 
 @dataclass(frozen=True, eq=False)

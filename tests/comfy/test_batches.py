@@ -62,6 +62,21 @@ def test_sentences_one_by_one(client: Client) -> None:
     assert len(report) == 3 and ["dog" in line for line in report] == [False, False, True]
 
 
+def test_sentences_in_one_mask(client: Client) -> None:
+    """merge_lines: the union of the lines, a failed one adding nothing but its words."""
+    text = "the red cat\n!!!\nthe dog"
+    cases = {"apart": {"text": text}, "merged": {"text": text, "settings": ["knobs", 0]}}
+    graph = segments(client, cases)
+    graph["knobs"] = client.node("RefDiffSettings", merge_lines=True)
+    run = client.run(graph)
+    apart, (merged,) = masks(client, run, "apart mask"), masks(client, run, "merged mask")
+    assert len(apart) == 3 and np.array_equal(merged, np.maximum.reduce(apart))
+    assert len(greys(client, run, "merged heat")) == 1
+    scores = {name: run.outputs[f"{name} score"]["text"] for name in cases}
+    assert scores["merged"] == [max(scores["apart"], key=float)]
+    assert len(run.text("merged report").splitlines()) == 3
+
+
 def test_a_failure_leaves_the_other_sentences_alone(client: Client) -> None:
     run = client.run(segments(client, {"all": {"text": "the red cat\n!!!\nthe dog"}}))
     assert [bool(mask.any()) for mask in masks(client, run, "all mask")] == [True, False, True]
