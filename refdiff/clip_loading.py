@@ -8,30 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from .errors import ModelError
 
 PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-
-
-def checked_tower(model: nn.Module) -> Any:
-    """The model's image tower, if masks can act on it."""
-    from open_clip.transformer import VisionTransformer
-
-    tower = getattr(model, "visual", None)
-    if not isinstance(tower, VisionTransformer):
-        raise ModelError(
-            f"The CLIP model's image tower is a {type(tower).__name__}, and masked attention needs "
-            "open_clip's own VisionTransformer; choose a model such as ViT-B-16/openai."
-        )
-    if tower.attn_pool is not None or tower.pool_type not in ("tok", "avg"):
-        raise ModelError(
-            "The CLIP model pools its patches by attention, which masks cannot act on; choose a "
-            "model with a class token such as ViT-B-16/openai."
-        )
-    return tower
 
 
 def read_model(

@@ -8,7 +8,6 @@ of the same frame at any size, features unit-norm float32 on the CPU.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .clip_loading import PRECISIONS, checked_tower, read_model
+from .clip_loading import PRECISIONS, read_model
+from .clip_tower import Tower, unit
 from .crops import Box, CropStyle, bounding_box, cut_out, limited, resize
 from .errors import ModelError
 
@@ -81,7 +81,7 @@ class ClipScorer:
         std: Sequence[float],
         device: str | torch.device | None = None,
     ) -> None:
-        self._visual: Any = checked_tower(model)
+        self.tower = Tower(model)
         self.model: Any = model if device is None else model.to(device)
         self.tokenizer = tokenizer
         self.size = size
@@ -107,21 +107,20 @@ class ClipScorer:
         if dtype not in PRECISIONS:
             raise ValueError(f"dtype is {dtype}, wanted float32, float16 or bfloat16; choose one.")
         model, tokenizer = read_model(str(source), device, PRECISIONS[dtype], network)
-        tower = checked_tower(model)
-        height, width = tower.image_size
+        height, width = Tower(model).picture_size
         if height != width:
             raise ModelError(
                 f"The CLIP model {source} takes pictures of {height} x {width} pixels; "
                 "choose one whose pictures are square."
             )
-        config = tower.preprocess_cfg
+        config = model.visual.preprocess_cfg
         model.eval().requires_grad_(False)
         return cls(model, tokenizer, height, config["mean"], config["std"])
 
     @property
     def device(self) -> torch.device:
         """Where the model's weights are."""
-        return self._visual.conv1.weight.device
+        return self.tower.device
 
     @torch.inference_mode()
     def image_features(
@@ -148,7 +147,7 @@ class ClipScorer:
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
             pieces = self.tokenizer(new).to(self.device)
-            known |= dict(zip(new, _unit(self.model.encode_text(pieces)), strict=True))
+            known |= dict(zip(new, unit(self.model.encode_text(pieces)), strict=True))
         for text, feature in known.items():
             self._texts[text] = feature
             self._texts.move_to_end(text)
@@ -175,7 +174,8 @@ class ClipScorer:
         for same in groups.values():
             for start in range(0, len(same), CHUNK):
                 rows = same[start : start + CHUNK]
-                found = self._plain(torch.stack([crops[row] for row in rows]))
+                pictures = torch.stack([crops[row] for row in rows])
+                found = self.tower.plain(self._normalised(pictures))
                 features |= dict(zip(rows, found, strict=True))
         return torch.stack([features[index] for index in range(len(crops))])
 
@@ -194,23 +194,21 @@ class ClipScorer:
         """
         image = _checked_image(image)
         _check_masks(masks)
-        layers = len(self._visual.transformer.resblocks)
+        layers = self.tower.layers
         if reach < 1 or not 0 <= from_layer <= layers:
             raise ValueError(
                 f"reach is {reach} and from_layer {from_layer}, wanted reach from 1 up and "
                 f"from_layer from 0 to {layers}; correct the settings."
             )
         rows, columns = self._grid(image.shape[1], image.shape[2], reach)
-        down, across = self._visual.patch_size
+        down, across = self.tower.patch_size
         picture = resize(image, (rows * down, columns * across))
-        inside = _on_patches(masks, (rows, columns)).to(self.device)
-        tokens = self._tokens(picture[None])
-        if self._visual.pool_type == "avg":
-            return self._averaged(self._run(tokens)[0, 1:], inside)
-        asked = torch.cat([tokens, tokens[:, :1].expand(-1, len(inside), -1)], dim=1)
-        early, late = (_bar(seen, asked.dtype) for seen in (torch.ones_like(inside), inside))
-        states = self._run(asked, early, late, from_layer)
-        return self._projected(self._visual.ln_post(states[0, tokens.shape[1] :]))
+        inside = _on_patches(masks, (rows, columns))
+        return self.tower.masked(self._normalised(picture[None]), inside, from_layer)
+
+    def _normalised(self, pictures: Tensor) -> Tensor:
+        """Pictures [B, 3, h, w] in 0..1 as the model wants its pixels."""
+        return (pictures - self.mean) / self.std
 
     def _backdrop(self, image: Tensor, surroundings: str) -> Tensor:
         """What is shown outside the masks, [3, H, W]."""
@@ -227,7 +225,7 @@ class ClipScorer:
         if style.square:
             return self.size, self.size
         shorter = min(box[2:])
-        down, across = self._visual.patch_size
+        down, across = self.tower.patch_size
         height = max(self.size, round(box[2] * self.size / shorter / down) * down)
         width = max(self.size, round(box[3] * self.size / shorter / across) * across)
         return height, width
@@ -236,65 +234,8 @@ class ClipScorer:
         """Rows and columns of patches for a picture at its own aspect."""
         longest = max(height, width)
         scale = min(max(longest, self.size), reach * self.size) / longest
-        down, across = self._visual.patch_size
+        down, across = self.tower.patch_size
         return max(1, round(height * scale / down)), max(1, round(width * scale / across))
-
-    def _plain(self, pictures: Tensor) -> Tensor:
-        """The model's ordinary features of pictures [B, 3, h, w] of any size: [B, D]."""
-        states = self._run(self._tokens(pictures))
-        if self._visual.pool_type == "avg":
-            every = torch.ones(1, states.shape[1] - 1, dtype=torch.bool, device=states.device)
-            return torch.cat([self._averaged(state[1:], every) for state in states])
-        return self._projected(self._visual.ln_post(states[:, 0]))
-
-    def _tokens(self, pictures: Tensor) -> Tensor:
-        """CLS and patch tokens as they enter the first layer: [B, 1 + h * w, C]."""
-        visual = self._visual
-        pixels = ((pictures - self.mean) / self.std).to(self.device, visual.conv1.weight.dtype)
-        patches = visual.conv1(pixels)
-        positions = self._positions(patches.shape[2], patches.shape[3]).to(patches.dtype)
-        patches = patches.flatten(2).transpose(1, 2)
-        first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        return visual.ln_pre(torch.cat([first, patches], dim=1) + positions)
-
-    def _positions(self, rows: int, columns: int) -> Tensor:
-        """Position embeddings for a grid, bicubic where it is not the model's own."""
-        own = self._visual.positional_embedding
-        if (rows, columns) == tuple(self._visual.grid_size):
-            return own
-        grid = own[1:].float().unflatten(0, self._visual.grid_size).permute(2, 0, 1)[None]
-        grid = F.interpolate(grid, (rows, columns), mode="bicubic", antialias=True)
-        return torch.cat([own[:1].float(), grid[0].flatten(1).T])
-
-    def _run(
-        self,
-        tokens: Tensor,
-        early: Tensor | None = None,
-        late: Tensor | None = None,
-        from_layer: int = 0,
-    ) -> Tensor:
-        """The tower's layers; `early` bars attention before from_layer, `late` from it on."""
-        transformer = self._visual.transformer
-        states = tokens if transformer.batch_first else tokens.transpose(0, 1)
-        for layer, block in enumerate(transformer.resblocks):
-            states = block(states, attn_mask=late if layer >= from_layer else early)
-        return states if transformer.batch_first else states.transpose(0, 1)
-
-    def _averaged(self, patches: Tensor, inside: Tensor) -> Tensor:
-        """Features of a tower that averages: patches [P, C], inside [N, P] -> [N, D]."""
-        visual = self._visual
-        share = inside.to(patches.dtype) / inside.sum(1, keepdim=True)
-        if visual.final_ln_after_pool:
-            return self._projected(visual.ln_post(share @ patches))
-        return self._projected(share @ visual.ln_post(patches))
-
-    def _projected(self, states: Tensor) -> Tensor:
-        proj = self._visual.proj
-        return _unit(states if proj is None else states @ proj)
-
-
-def _unit(features: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=-1).cpu()
 
 
 def _checked_image(image: Tensor) -> Tensor:
@@ -323,14 +264,3 @@ def _on_patches(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     most = F.one_hot(cover.argmax(1), cover.shape[1]).bool()
     inside = cover >= 0.5
     return torch.where(inside.any(1, keepdim=True), inside, most)
-
-
-def _bar(inside: Tensor, dtype: torch.dtype) -> Tensor:
-    """Attention mask (0 or -inf) over the CLS token, P patches and N mask tokens."""
-    count, patches = inside.shape
-    barred = torch.ones(1 + patches + count, 1 + patches + count, dtype=torch.bool)
-    barred[: 1 + patches, : 1 + patches] = False
-    barred[1 + patches :, 1 : 1 + patches] = ~inside
-    barred.fill_diagonal_(False)
-    bar = torch.zeros(barred.shape, dtype=dtype).masked_fill(barred, -math.inf)
-    return bar.to(inside.device)

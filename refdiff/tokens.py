@@ -54,12 +54,6 @@ def windows(tokenizer: Any, text: str) -> Windows:
     )
 
 
-def token_spans(tokenizer: Any, text: str) -> tuple[tuple[str, ...], tuple[Span, ...]]:
-    """The tokens of `text` in all its windows, padding included, and what each covers."""
-    found = windows(tokenizer, text)
-    return found.tokens, found.spans
-
-
 def window_of(tokenizer: Any) -> int:
     """How many tokens the text encoder takes; 77 where the tokenizer does not say."""
     return min(int(tokenizer.model_max_length), 77)

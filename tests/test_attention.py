@@ -24,7 +24,7 @@ from refdiff.attention import (
 from refdiff.capture import choose_layers, fit, working_size
 from refdiff.errors import HeatError, WordError
 from refdiff.noise import ddim_step, noise, noised, official_calls
-from refdiff.tokens import piece_spans, token_spans
+from refdiff.tokens import piece_spans, windows
 
 
 @pytest.fixture
@@ -229,7 +229,8 @@ def tokenizer() -> CLIPTokenizer:
 def test_pieces_laid_along_the_text_agree_with_the_tokenizers_offsets(
     tokenizer: CLIPTokenizer, text: str
 ) -> None:
-    pieces, spans = token_spans(tokenizer, text)
+    found = windows(tokenizer, text)
+    pieces, spans = found.tokens, found.spans
     assert len(pieces) == len(spans) and len(pieces) in (77, 3 * 77)
     walked = piece_spans(text, pieces)
     for piece, span, found in zip(pieces, spans, walked, strict=True):
@@ -240,8 +241,7 @@ def test_pieces_laid_along_the_text_agree_with_the_tokenizers_offsets(
 
 def test_offsets_cover_the_words_themselves(tokenizer: CLIPTokenizer) -> None:
     text = "The  RED cat's Éclair, 🐱"
-    _, spans = token_spans(tokenizer, text)
-    words = [text[span[0] : span[1]] for span in spans if span]
+    words = [text[span[0] : span[1]] for span in windows(tokenizer, text).spans if span]
     assert words == ["The", "RED", "cat", "'s", "É", "clair", ",", "🐱"]
 
 

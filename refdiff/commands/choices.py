@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .common import Clip, Debug, Device, Dtype, Model, Ready, guarded, make_ready
-from .compare import limited, without_clip
-from .evaluate import Data, Limit, Split, folder_of, progress_bar, segmenter_of
+from .compare import Variant, limited, measured, without_clip
+from .evaluate import Data, Limit, Split, folder_of
 
 if TYPE_CHECKING:
-    from ..evaluation import Outcome
     from ..settings import Settings
 
 CAPTURE: dict[str, dict[str, Any]] = {
@@ -65,19 +64,13 @@ def choices(
     markdown.
     """
     with guarded(debug):
-        from ..evaluation import evaluate, read_scenes
+        from ..evaluation import read_scenes
 
         scenes = limited(read_scenes(folder_of(data, split)), limit)
         ready = make_ready(model, clip, device, dtype, "default", None, 0)
-        runs = {name: _runs(own) for name, own in variants(ready)}
-        found: dict[str, list[list[Outcome]]] = {name: [[], [], []] for name in runs}
-        with progress_bar() as advance:
-            for number, scene in enumerate(scenes, 1):
-                for name, parts in runs.items():
-                    for kept, (own, given) in zip(found[name], parts, strict=True):
-                        kept += evaluate([scene], segmenter_of(own, given, [])).outcomes
-                advance(number, len(scenes))
-        typer.echo(_table(found))
+        rows = {name: _cells(name, own) for name, own in variants(ready)}
+        plain = measured(scenes, [cell for cells in rows.values() for cell in cells])
+        typer.echo(_table(rows, plain))
 
 
 def variants(ready: Ready) -> Iterator[tuple[str, Ready]]:
@@ -99,19 +92,22 @@ def variants(ready: Ready) -> Iterator[tuple[str, Ready]]:
         yield name, replace(ready, capture=shared[settings.capture], settings=settings)
 
 
-def _runs(ready: Ready) -> list[tuple[Ready, bool]]:
+def _cells(name: str, ready: Ready) -> list[Variant]:
     """Generative and both with own proposals, both with given masks."""
-    return [(without_clip(ready), False), (ready, False), (ready, True)]
+    return [
+        Variant(f"{name}, generative", without_clip(ready), False),
+        Variant(f"{name}, both", ready, False),
+        Variant(f"{name}, given", ready, True),
+    ]
 
 
-def _table(found: dict[str, list[list[Outcome]]]) -> str:
-    from ..evaluation import Report
+def _table(rows: dict[str, list[Variant]], plain: dict[str, dict[str, Any]]) -> str:
     from ..evaluation.report import markdown
 
-    rows = []
-    for name, parts in found.items():
-        own, both, given = (Report(name, tuple(part)).to_dict()["overall"] for part in parts)
+    written = []
+    for name, cells in rows.items():
+        own, both, given = (plain[cell.name]["overall"] for cell in cells)
         figures = (own["miou"], own["right_object"], both["miou"], both["right_object"])
-        cells = [f"{figure:.3f}" for figure in (*figures, given["right_object"])]
-        rows.append([name, *cells])
-    return markdown(["", *HEADS], rows)
+        texts = [f"{figure:.3f}" for figure in (*figures, given["right_object"])]
+        written.append([name, *texts])
+    return markdown(["", *HEADS], written)

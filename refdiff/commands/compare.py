@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -43,28 +43,32 @@ def compare(
     as an empty mask. The output is markdown.
     """
     with guarded(debug):
-        from ..evaluation import Report, evaluate, kinds_table, read_scenes, table
+        from ..evaluation import kinds_table, read_scenes, table
 
         scenes = limited(read_scenes(folder_of(data, split)), limit)
-        variants = list(_variants(make_ready(model, clip, device, dtype, "default", None, 0)))
-        found: dict[str, list[Outcome]] = {variant.name: [] for variant in variants}
-        seconds = dict.fromkeys(found, 0.0)
-        with progress_bar() as advance:
-            for number, scene in enumerate(scenes, 1):
-                for variant in variants:
-                    segmenter = segmenter_of(variant.ready, variant.given, [])
-                    report = evaluate([scene], segmenter)
-                    found[variant.name] += report.outcomes
-                    seconds[variant.name] += report.seconds
-                advance(number, len(scenes))
-        reports = {name: Report(name, tuple(found[name]), seconds[name]) for name in found}
-        plain = {name: report.to_dict() for name, report in reports.items()}
-        for entry in plain.values():
-            entry["seconds_per_sentence"] = None  # rows share passes, so theirs mean nothing
+        ready = make_ready(model, clip, device, dtype, "default", None, 0)
+        plain = measured(scenes, list(_variants(ready)))
         typer.echo(table(plain))
         typer.echo(f"\nmIoU by kind (`absent`: share of empty answers)\n\n{kinds_table(plain)}")
         by_object = kinds_table(plain, "right_object")
         typer.echo(f"\nRight object by kind\n\n{by_object}")
+
+
+def measured(scenes: Sequence[Scene], variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
+    """The figures of every variant by its name, scene after scene: passes may be shared."""
+    from ..evaluation import Report, evaluate
+
+    found: dict[str, list[Outcome]] = {variant.name: [] for variant in variants}
+    with progress_bar() as advance:
+        for number, scene in enumerate(scenes, 1):
+            for variant in variants:
+                segmenter = segmenter_of(variant.ready, variant.given, [])
+                found[variant.name] += evaluate([scene], segmenter).outcomes
+            advance(number, len(scenes))
+    plain = {name: Report(name, tuple(found[name])).to_dict() for name in found}
+    for entry in plain.values():
+        entry["seconds_per_sentence"] = None  # sharing passes, single times mean nothing
+    return plain
 
 
 def limited(scenes: tuple[Scene, ...], limit: int | None) -> list[Scene]:

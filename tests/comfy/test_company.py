@@ -67,35 +67,25 @@ REFUSED = {
     longer_text: "asks 2 rows about 154 tokens",
     merged: "leave out token merging, or turn keep_patches off",
 }
+UNHEARD = [(patch, False, 0.0) for patch in (*SEEN_THROUGH, *ACTING, *REFUSED)]
+KEPT = [(patch, True, 1e-5) for patch in SEEN_THROUGH]
 
 
-@pytest.mark.parametrize("patch", [*SEEN_THROUGH, *ACTING, *REFUSED])
-def test_without_patches_nobody_is_heard(
+@pytest.mark.parametrize(("patch", "keep", "most"), UNHEARD + KEPT)
+def test_the_same_maps(
     kind: type,
     twin: twins.Twins,
     picture: EncodedPicture,
     expected: list[TokenMaps],
     patch: Callable[[Any], Any],
+    keep: bool,
+    most: float,
 ) -> None:
+    """With patches cleared nobody is heard at all; with patches kept, some are seen through."""
     user = patch(twin.model)
     before = snapshot(user)
-    found = kind(user, twin.clip, None, SETTINGS).read(picture, PROMPTS)
-    assert all(difference(a, b) == 0 for a, b in zip(found, expected, strict=True))
-    assert snapshot(user) == before
-
-
-@pytest.mark.parametrize("patch", SEEN_THROUGH)
-def test_seen_through(
-    kind: type,
-    twin: twins.Twins,
-    picture: EncodedPicture,
-    expected: list[TokenMaps],
-    patch: Callable[[Any], Any],
-) -> None:
-    user = patch(twin.model)
-    before = snapshot(user)
-    found = kind(user, twin.clip, None, SETTINGS, keep_patches=True).read(picture, PROMPTS)
-    assert all(difference(a, b) <= 1e-5 for a, b in zip(found, expected, strict=True))
+    found = kind(user, twin.clip, None, SETTINGS, keep_patches=keep).read(picture, PROMPTS)
+    assert all(difference(a, b) <= most for a, b in zip(found, expected, strict=True))
     assert snapshot(user) == before
 
 
