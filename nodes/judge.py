@@ -30,15 +30,16 @@ from .pictures import boxes_of, mask_of, only_picture, points_of, shown, stacked
 from .refine import gallery
 from .wires import (
     ATTENTION,
-    BOX,
     CATEGORY,
     SCORER,
     SCORES,
     Attention,
     NodeSettings,
     Scores,
+    floor_input,
     one_of,
     output,
+    place_outputs,
     settings_input,
     text_input,
 )
@@ -225,14 +226,7 @@ class ChooseMask(io.ComfyNode):
                     default=True,
                     tooltip="Several chosen masks as one, or as one mask each.",
                 ),
-                io.Float.Input(
-                    "empty_below",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Presence below which the answer is an empty mask.",
-                ),
+                floor_input(),
             ],
             outputs=[
                 output(io.Mask, "mask", "The answer: one mask, or one for each thing."),
@@ -242,8 +236,7 @@ class ChooseMask(io.ComfyNode):
                     "Presence of the thing, 0..1, for each mask; 1 without attention.",
                     listed=True,
                 ),
-                output(BOX, "box", "The masks' boxes: x, y, width, height in pixels."),
-                output(io.String, "points", "A place in each mask: JSON with x and y of each."),
+                *place_outputs(),
             ],
             hidden=[io.Hidden.unique_id],
         )

@@ -31,13 +31,14 @@ from .pictures import (
 )
 from .refine import shape_inputs
 from .wires import (
-    BOX,
     CATEGORY,
     SCORER,
     NodeSettings,
+    floor_input,
     model_inputs,
     one_of,
     output,
+    place_outputs,
     settings_input,
     text_input,
 )
@@ -81,8 +82,7 @@ class RefDiffSegment(io.ComfyNode):
                 output(io.Float, "score", "Presence, 0..1, one for each mask.", listed=True),
                 output(io.Image, "overlay", "Heat, outline and word over the picture."),
                 output(io.String, "report", "How each sentence was understood and answered."),
-                output(BOX, "box", "The masks' boxes: x, y, width, height in pixels."),
-                output(io.String, "points", "A place in each mask: JSON with x and y of each."),
+                *place_outputs(),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -162,14 +162,7 @@ def _widgets() -> list[io.Input]:
             step=0.01,
             tooltip="Cut the heat there; 0 chooses the best of 19 cuts.",
         ),
-        io.Float.Input(
-            "empty_below",
-            default=defaults.empty_below,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Presence below which the answer is an empty mask.",
-        ),
+        floor_input(),
         *shape_inputs(),
         profile_input(),
         io.Int.Input(

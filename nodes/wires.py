@@ -91,6 +91,24 @@ def settings_input() -> io.Input:
     )
 
 
+def floor_input() -> io.Input:
+    return io.Float.Input(
+        "empty_below",
+        default=Settings().empty_below,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="Presence below which the answer is an empty mask.",
+    )
+
+
+def place_outputs() -> list[io.Output]:
+    return [
+        output(BOX, "box", "The masks' boxes: x, y, width, height in pixels."),
+        output(io.String, "points", "A place in each mask: JSON with x and y of each."),
+    ]
+
+
 def text_input(tooltip: str, **changes: object) -> io.Input:
     """A text that is typed in, or an expression that was parsed already."""
     widget = io.String.Input("text", multiline=True, tooltip=tooltip, **changes)
