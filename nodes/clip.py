@@ -15,7 +15,7 @@ from comfy_api.latest import io
 from torch import Tensor, nn
 
 from ..refdiff.clip_scorer import ClipScorer
-from .wires import CATEGORY, SCORER, output
+from .wires import CATEGORY, SCORER, one_of, output
 
 FOLDER = "open_clip"
 BY_NAME = "by name"
@@ -119,4 +119,5 @@ class LoadClipScorer(io.ComfyNode):
     def execute(cls, model: str, name: str, allow_download: bool) -> io.NodeOutput:
         if model == BY_NAME:
             return io.NodeOutput(load_scorer(name, allow_download))
-        return io.NodeOutput(load_scorer(str(local_models()[model])))
+        found = local_models()
+        return io.NodeOutput(load_scorer(str(found[one_of("model", model, [BY_NAME, *found])])))
