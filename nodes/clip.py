@@ -49,6 +49,9 @@ class ManagedClip:
         self._load()
         return self.scorer.masked_features(*args)
 
+    def probability(self, similarity: Tensor) -> Tensor | None:
+        return self.scorer.probability(similarity)
+
     def _load(self) -> None:
         management.load_models_gpu([self.patcher])
 

@@ -138,7 +138,7 @@ class ScoreProposals(io.ComfyNode):
         pixels = to_tensor(picture, working)
         clip = None
         if scorer is not None and len(filled):
-            clip = Regions(scorer, pixels, filled).scores(target.root, target, settings.method)
+            clip = Regions(scorer, pixels, filled).judged(target.root, target, settings.method)
         anchors = _anchors(target, attention, settings)
         found = (
             scored(target, warm, filled, settings.method, clip, anchors)
@@ -233,7 +233,7 @@ class ChooseMask(io.ComfyNode):
                 output(
                     io.Float,
                     "score",
-                    "Presence of the thing, 0..1, for each mask; 1 without attention.",
+                    "Presence of the thing, 0..1, for each mask; 1 when nothing is known.",
                     listed=True,
                 ),
                 *place_outputs(),
@@ -260,7 +260,7 @@ class ChooseMask(io.ComfyNode):
             )
         one_of("mode", mode, MODES)
         chosen = _chosen(scores, mode, rank, above) if bool(scores.kept.any()) else []
-        presence = presence_of(scores.held, scores.scored.masks[chosen].any(0)) if chosen else 0.0
+        presence = presence_of(scores.held, scores.scored)
         places = scores.kept.nonzero()[chosen, 0].tolist()
         out = full[places].any(0)[None] if merge else full[places]
         if presence < empty_below or not chosen:

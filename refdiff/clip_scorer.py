@@ -155,6 +155,20 @@ class ClipScorer:
             self._texts.popitem(last=False)
         return torch.stack([known[text] for text in texts])
 
+    def probability(self, similarity: Tensor) -> Tensor | None:
+        """How probable it is that a region of this similarity [N] shows the text: [N] in 0..1.
+
+        What a model trained with a sigmoid for every pair says (SigLIP, arXiv 2303.15343, section
+        3.2). None for any other CLIP: trained to pick one text of many, it tells which fits better
+        and not whether one fits at all.
+        """
+        if getattr(self.model, "logit_bias", None) is None:
+            return None
+        scale, bias = (
+            one.detach().float().cpu() for one in (self.model.logit_scale, self.model.logit_bias)
+        )
+        return torch.sigmoid(scale.exp() * similarity + bias)
+
     @torch.inference_mode()
     def crop_features(self, image: Tensor, masks: Tensor, style: CropStyle | None = None) -> Tensor:
         """Plain CLIP on each mask's bounding box, f(x * M) of the paper: unit-norm [N, D]."""

@@ -116,13 +116,13 @@ class Look:
             masks = steps.proposals_of(heat, settings) if self._given is None else self._given
         with self._timed("clip"):
             regions = self._regions or self._seen(masks)
-            clip = None if regions is None else regions.scores(noun, expression, settings)
+            clip = None if regions is None else regions.judged(noun, expression, settings)
         with self._timed("fusion"):
             anchors = self._anchors(expression, maps) if settings.bias == "geometry" else {}
             scored = steps.scored(expression, heat, masks, settings, clip, anchors)
             picked = steps.picked(expression, scored, settings, choice)
             held = steps.presence_map(maps, _columns(noun, maps), self.size)
-            presence = steps.presence_of(held, masks[picked].any(0))
+            presence = steps.presence_of(held, scored)
         return _Found(noun, heat, scored, picked, presence)
 
     def _heat(self, noun: Noun, maps: TokenMaps) -> Tensor:

@@ -6,6 +6,7 @@ in 0..1, masks are bool [N, h, w] of the same size. Symbols are the paper's (arX
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -69,6 +70,17 @@ def _cut(heat: Tensor, settings: Settings) -> Tensor:
     return keep_largest(masks, settings.largest) if settings.largest else masks
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What CLIP says of each mask, [N] each: s^D, and how probable it is that it shows the words.
+
+    likely is None for a CLIP that can't say; see `ClipScorer.probability`.
+    """
+
+    similarity: Tensor
+    likely: Tensor | None = None
+
+
 class Regions:
     """Masks of one picture as CLIP sees them, looked at once for any number of sentences."""
 
@@ -76,8 +88,8 @@ class Regions:
         self.clip, self.pixels, self.masks = clip, pixels, masks
         self._features: RegionFeatures | None = None
 
-    def scores(self, noun: Noun, expression: Expression, settings: Settings) -> Tensor:
-        """s^D of section 3.3: how close each mask, cut out and in place, is to the words, [N]."""
+    def judged(self, noun: Noun, expression: Expression, settings: Settings) -> Judged:
+        """s^D of section 3.3: how close each mask, cut out and in place, is to the words."""
         texts = self.clip.text_features([expression.text, noun.phrase, noun.word.text])
         if settings.texts == "official":
             crop_text, masked_text = texts[0], blend(texts, [0.5, 0.0, 0.5])
@@ -85,7 +97,9 @@ class Regions:
             crop_text = masked_text = blend(texts, [0.5, 0.5, 0.0])
         else:
             crop_text = masked_text = texts[1]
-        return similarity(self._seen(expression, settings), crop_text, masked_text, settings.beta)
+        seen = self._seen(expression, settings)
+        near = similarity(seen, crop_text, masked_text, settings.beta)
+        return Judged(near, self.clip.probability(near))
 
     def _seen(self, expression: Expression, settings: Settings) -> RegionFeatures:
         """The masks' features; made anew only where the words change the picture's pixels."""
@@ -104,7 +118,10 @@ class Regions:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Masks [N, h, w] and, [N] each, s^G, s^D, the weight of their place, and the fused score s."""
+    """Masks [N, h, w] and, [N] each, s^G, s^D, the weight of their place, and the fused score s.
+
+    likely: as in `Judged`.
+    """
 
     masks: Tensor
     generative: Tensor
@@ -112,6 +129,7 @@ class Scored:
     place: Tensor
     total: Tensor
     notes: tuple[str, ...] = ()
+    likely: Tensor | None = None
 
 
 def scored(
@@ -119,21 +137,23 @@ def scored(
     heat: Tensor,
     masks: Tensor,
     settings: Settings,
-    clip: Tensor | None = None,
+    clip: Judged | None = None,
     anchors: Mapping[Noun, Tensor] | None = None,
 ) -> Scored:
     """Fusion: s = alpha s^G + (1 - alpha) s^D, moved by place, size, order and relation words.
 
-    clip: s^D, or None for the generative half alone. anchors: the heat of each noun that the
+    clip: None for the generative half alone. anchors: the heat of each noun that the
     expression relates its root to.
     """
     generative = scoring.SCORES[settings.score](heat, masks)
+    near, likely = (None, None) if clip is None else (clip.similarity, clip.likely)
     weighted = geometry.Weighted(torch.ones(len(masks)))
     if settings.bias == "geometry":
-        evidence = scoring.evidence(heat, masks, clip)
+        evidence = scoring.evidence(heat, masks, near)
         weighted = geometry.weights(masks, expression, evidence, dict(anchors or {}))
-    total = scoring.combine(generative, clip, weighted.weights, settings.alpha, settings.strength)
-    return Scored(masks, generative, clip, weighted.weights, total, tuple(weighted.notes))
+    total = scoring.combine(generative, near, weighted.weights, settings.alpha, settings.strength)
+    notes = tuple(weighted.notes)
+    return Scored(masks, generative, near, weighted.weights, total, notes, likely)
 
 
 def picked(expression: Expression, found: Scored, settings: Settings, choice: int = 1) -> list[int]:
@@ -154,8 +174,15 @@ def presence_map(maps: TokenMaps, columns: tuple[int, ...], size: tuple[int, int
     return raw.exp() if maps.mode == "log_probabilities" else raw
 
 
-def presence_of(held: Tensor | None, mask: Tensor) -> float:
-    """Mean of a presence map inside a mask, 0..1: is the thing there at all? 1 for logits."""
-    if held is None:
-        return 1.0
-    return float(held[mask].mean()) if bool(mask.any()) else 0.0
+def presence_of(held: Tensor | None, found: Scored) -> float:
+    """Is the thing there at all? 0..1, by the masks that show it best, whichever is chosen.
+
+    The geometric mean of what is known: the highest mean of a presence map inside a mask, and the
+    highest of CLIP's probabilities. 0 without masks, 1 when nothing is known.
+    """
+    masks = found.masks.flatten(1).float()
+    if not bool(masks.any()):
+        return 0.0
+    means = None if held is None else masks @ held.flatten() / masks.sum(1).clamp(min=1)
+    signs = [float(sign.max()) for sign in (means, found.likely) if sign is not None]
+    return math.prod(signs) ** (1 / max(1, len(signs)))

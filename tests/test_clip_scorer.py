@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from refdiff.clip_scorer import ClipScorer, CropStyle, RegionFeatures, blend, similarity
 from refdiff.errors import ModelError
+from refdiff.stickers import WEIGHTS
 
 VISION = {"image_size": 64, "patch_size": 8, "width": 64, "layers": 3, "head_width": 32}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
@@ -298,6 +299,17 @@ def test_a_trainable_model_gives_no_gradients(folder: Path) -> None:
     image, masks = picture(64, 64), boxes(64, 64)
     assert not scorer.image_features(image, masks).masked.requires_grad
     assert not scorer.text_features(["cat"]).requires_grad
+
+
+def test_only_a_sigmoids_clip_tells_probabilities(scorer: ClipScorer) -> None:
+    """What SigLIP says of a pair on its own; a softmax over texts says nothing of one text."""
+    near = torch.tensor([-1.0, 0.0, 0.4, 1.0])
+    assert scorer.probability(near) is None
+    told = ClipScorer.load(WEIGHTS / "clip")
+    likely = told.probability(near)
+    logits = near * told.model.logit_scale.exp() + told.model.logit_bias
+    assert torch.allclose(likely, 1 / (1 + (-logits).exp()), atol=1e-6)
+    assert likely[0] < 0.01 and likely[3] > 0.9 and not likely.requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

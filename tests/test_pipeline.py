@@ -29,6 +29,7 @@ from refdiff.random_models import random_pipeline
 from refdiff.result import Segmentation
 from refdiff.scoring import overlaps
 from refdiff.settings import Settings
+from refdiff.steps import Scored, presence_of
 
 ANY = Settings(empty_below=0.0)
 Asker = Callable[..., Segmentation]
@@ -164,6 +165,19 @@ def test_of_two_things_only_the_absent_one_is_left_out(ask: Asker) -> None:
     assert torch.equal(found.mask, ask(single[clear]).mask) and not found.empty
     assert any(f"'{faint}'" in note for note in found.notes)
     assert not any(f"'{clear}'" in note for note in found.notes)
+
+
+def test_presence_is_of_the_best_mask_by_attention_and_clip() -> None:
+    masks = boxes(4, 4, (0, 0, 2, 4), (2, 0, 2, 4))
+    held = torch.tensor([0.1, 0.3, 0.8, 0.4]).repeat_interleave(4).view(4, 4)
+    nothing = torch.zeros(2)
+    unsure = Scored(masks, nothing, None, nothing, nothing)
+    sure = replace(unsure, clip=nothing, likely=torch.tensor([0.15, 0.05]))
+    assert presence_of(held, unsure) == pytest.approx(0.6)
+    assert presence_of(None, sure) == pytest.approx(0.15)
+    assert presence_of(held, sure) == pytest.approx((0.6 * 0.15) ** 0.5)
+    assert presence_of(None, unsure) == 1
+    assert presence_of(held, replace(unsure, masks=masks[:0])) == 0
 
 
 def test_heat_that_is_not_finite_is_explained(picture: Image.Image) -> None:
