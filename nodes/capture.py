@@ -12,8 +12,8 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from PIL import Image
 from torch import Tensor
 
-from ..refdiff.attention import AttentionRecorder, TokenMaps
-from ..refdiff.capture import CaptureSettings, EncodedPicture, fit, gathered, per_view
+from ..refdiff.attention import AttentionRecorder, TokenMaps, spoken
+from ..refdiff.capture import CaptureSettings, EncodedPicture, answer, fit, gathered, per_view
 from ..refdiff.noise import View
 from .passes import Shown, keys_of, look
 from .text import EncodedText, TextReader
@@ -113,53 +113,55 @@ class ComfyCapture:
         texts = [reader(prompt + suffix) for prompt in prompts]
         if settings.queries != "own" and texts and picture not in self._kept:
             asking = texts[0] if settings.queries == "first" else reader("")
-            _, self._kept[picture] = self._pass(picture, [asking], reader)
-        maps: dict[int, Maps] = {}
+            _, self._kept[picture] = self._pass(picture, [asking], reader, ())
+        maps: dict[int, TokenMaps] = {}
         most = max(1, ROWS // (len(self._views()) * settings.halves))
         for group in _groups([len(text.tokens) for text in texts], most):
-            found = self._answers(picture, [texts[index] for index in group], reader)
+            alike = [texts[index] for index in group]
+            columns = spoken(text.spans for text in alike)
+            found = self._answers(picture, alike, reader, columns)
             for row, index in enumerate(group):
-                maps[index] = {layer: rows[row] for layer, rows in found.items()}
-        return [
-            self._token_maps(picture, prompt, text, maps[index])
-            for index, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
-        ]
-
-    def _token_maps(
-        self, picture: EncodedPicture, prompt: str, text: EncodedText, maps: Maps
-    ) -> TokenMaps:
-        return TokenMaps(
-            maps=tuple(maps.values()),
-            layers=tuple(maps),
-            tokens=text.tokens,
-            spans=tuple(s if s and s[0] < len(prompt) else None for s in text.spans),
-            text=prompt,
-            mode=self.settings.mode,
-            content=picture.content,
-        )
+                maps[index] = answer(
+                    {layer: rows[row] for layer, rows in found.items()},
+                    columns,
+                    texts[index].tokens,
+                    texts[index].spans,
+                    prompts[index],
+                    settings.mode,
+                    picture.content,
+                )
+        return [maps[index] for index in range(len(texts))]
 
     def _views(self) -> tuple[View, ...]:
         sampling = self.model.get_model_object("model_sampling")
         return self.settings.views(train_timesteps(sampling))
 
     def _answers(
-        self, picture: EncodedPicture, texts: list[EncodedText], reader: TextReader
+        self,
+        picture: EncodedPicture,
+        texts: list[EncodedText],
+        reader: TextReader,
+        columns: Sequence[int],
     ) -> Maps:
-        """The maps of P sentences of one length, from a pass or from the kept queries."""
+        """These columns' maps of P sentences of one length, from a pass or the kept queries."""
         if self.settings.queries == "own":
-            return self._pass(picture, texts, reader)[0]
+            return self._pass(picture, texts, reader, columns)[0]
         model = private_clone(self.model, self._keep_patches)
         keys = keys_of(model, self.layers, self._told(texts, reader)[0])
         maps: Maps = {}
         for call, kept in enumerate(self._kept[picture]):
-            answer = AttentionRecorder(self.layers, self.settings.mode)
+            asked = AttentionRecorder(self.layers, self.settings.mode)
             for layer, key in keys.items():
-                answer.maps[layer] = kept.score(layer, key, self.settings.halves)
-            maps |= gathered(answer, self.settings, self._views(), call)
+                asked.maps[layer] = kept.score(layer, key, self.settings.halves, columns)
+            maps |= gathered(asked, self.settings, self._views(), call)
         return maps
 
     def _pass(
-        self, picture: EncodedPicture, texts: list[EncodedText], reader: TextReader
+        self,
+        picture: EncodedPicture,
+        texts: list[EncodedText],
+        reader: TextReader,
+        columns: Sequence[int],
     ) -> tuple[Maps, list[AttentionRecorder]]:
         """A pass over P sentences of one length: their maps, and the recorder of each call."""
         settings, views = self.settings, self._views()
@@ -170,7 +172,7 @@ class ComfyCapture:
         shown = Shown.of(picture.latent, views, sampling, len(texts), settings.halves)
         keep = settings.queries != "own"
         recorders = [
-            AttentionRecorder(self.layers, settings.mode, keep_queries=keep)
+            AttentionRecorder(self.layers, settings.mode, columns, keep)
             for _ in views[0].schedule.calls
         ]
         look(model, shown, cond, extra, recorders, self.layers, settings.guidance)

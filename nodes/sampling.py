@@ -18,8 +18,8 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..refdiff.attention import AttentionRecorder, TokenMaps
-from ..refdiff.capture import choose_layers
+from ..refdiff.attention import AttentionRecorder, TokenMaps, spoken
+from ..refdiff.capture import answer, choose_layers
 from ..refdiff.errors import ModelError, RefDiffError
 from ..refdiff.expression import Expression
 from ..refdiff.language.plain import parse_plainly
@@ -65,6 +65,11 @@ class Recording:
     text: EncodedText
     settings: NodeSettings
     runs: OrderedDict[str, Run] = field(default_factory=OrderedDict)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The tokens whose maps are kept."""
+        return spoken([self.text.spans])
 
     def keep(self, run: Run, *latents: Tensor) -> None:
         for latent in latents:
@@ -142,7 +147,7 @@ def _watcher(
         rows = [] if layer is None or not current else _own_rows(hidden, context, cond, options)
         for own in rows:
             attention, grid = unet.get_submodule(layer).attn2, grid_seen(hidden, options)
-            recorder = AttentionRecorder([layer], mode)
+            recorder = AttentionRecorder([layer], mode, recording.columns)
             query, key = attention.to_q(hidden[own]), attention.to_k(context[own, : cond.shape[1]])
             recorder.add(layer, query, key, attention.heads, grid)
             current[-1].add(layer, recorder.maps[layer])
@@ -177,13 +182,13 @@ def _fingerprint(latent: Tensor) -> str:
 def token_maps(recording: Recording, run: Run, row: int) -> TokenMaps:
     """The mean maps of one picture of a run's batch."""
     mean = run.mean()
-    return TokenMaps(
-        maps=tuple(maps[row] for maps in mean.values()),
-        layers=tuple(mean),
-        tokens=recording.text.tokens,
-        spans=recording.text.spans,
-        text=recording.expression.text,
-        mode=recording.settings.method.capture.mode,
+    return answer(
+        {layer: maps[row] for layer, maps in mean.items()},
+        recording.columns,
+        recording.text.tokens,
+        recording.text.spans,
+        recording.expression.text,
+        recording.settings.method.capture.mode,
     )
 
 

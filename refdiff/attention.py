@@ -7,7 +7,7 @@ batch belongs to prompt r.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,9 +32,9 @@ class TokenMaps:
     """What every observed layer says about every token of one prompt.
 
     maps: one [T, h, w] float32 tensor on the CPU per layer, heads averaged. layers: their names.
-    tokens: the T pieces. spans: the characters [start, end) of `text` each piece covers, None for
-    begin, end and padding. content: the (top, left, height, width) of the maps that shows the
-    picture, as fractions; None when all of it does.
+    tokens: the T pieces that cover characters of `text`; begin, end and padding are left out.
+    spans: the characters [start, end) each covers. content: the (top, left, height, width) of the
+    maps that shows the picture, as fractions; None when all of it does.
     """
 
     maps: tuple[Tensor, ...]
@@ -62,6 +62,11 @@ def columns_of(spans: Sequence[Span], start: int, end: int, text: str) -> tuple[
     if not found:
         raise WordError(f"The tokenizer makes no token of {word!r}; name the thing with a word.")
     return found
+
+
+def spoken(texts: Iterable[Sequence[Span]]) -> tuple[int, ...]:
+    """The columns that cover characters of any of these texts, whose spans are given."""
+    return tuple(sorted({i for spans in texts for i, span in enumerate(spans) if span}))
 
 
 def attention_maps(
@@ -129,6 +134,7 @@ class AttentionRecorder:
         self._keep_queries = keep_queries
         self._queries: dict[str, tuple[Tensor, int, Grid]] = {}
         self.maps: dict[str, Tensor] = {}  # layer -> [R, T, h, w] float32, in the order seen
+        self.asked: dict[str, tuple[int, int]] = {}  # layer -> rows, and tokens before any is left
 
     def wants(self, layer: str, grid: Grid) -> bool:
         """Whether this layer's queries and keys should be brought to `add`."""
@@ -145,21 +151,29 @@ class AttentionRecorder:
         maps = attention_maps(query, key, heads, grid, self._mode, self._columns)
         seen = self.maps.get(layer)
         self.maps[layer] = maps if seen is None else torch.cat([seen, maps])
+        self.asked[layer] = (len(self.maps[layer]), key.shape[-2])
         if self._keep_queries:
             self._queries[layer] = (query, heads, grid)
 
-    def score(self, layer: str, key: Tensor, groups: int | None = None) -> Tensor:
+    def score(
+        self,
+        layer: str,
+        key: Tensor,
+        groups: int | None = None,
+        columns: Sequence[int] | None = None,
+    ) -> Tensor:
         """The maps [R, T, h, w] of other words, from the kept queries and these words' keys.
 
-        groups: both are that many equal parts, and within a part every kept row is asked about
-        every row of keys (row-major); left out, rows pair up as in `attention_maps`.
+        columns: keep only these of their tokens. groups: both are that many equal parts, and
+        within a part every kept row is asked about every row of keys (row-major); left out, rows
+        pair up as in `attention_maps`.
         """
         query, heads, grid = self._queries[layer]
         if groups is None:
-            return attention_maps(query, key, heads, grid, self._mode, self._columns)
+            return attention_maps(query, key, heads, grid, self._mode, columns)
         parts = zip(query.chunk(groups), key.chunk(groups), strict=True)
         rows = [
-            attention_maps(row, keys, heads, grid, self._mode, self._columns)
+            attention_maps(row, keys, heads, grid, self._mode, columns)
             for queries, keys in parts
             for row in queries.split(1)
         ]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .attention import MODES, AttentionRecorder, Box, Grid, Mode, TokenMaps, guide
+from .attention import MODES, AttentionRecorder, Box, Grid, Mode, Span, TokenMaps, guide
 from .noise import Schedule, View, mean_of_views, official_calls, one_call
 
 
@@ -194,6 +194,31 @@ def gathered(
     label = f"@{calls[call]}" if len(calls) > 1 else ""
     found = rows_of(recorder, settings.guidance, label)
     return {name: mean_of_views(rows, views) for name, rows in found.items()}
+
+
+def answer(
+    maps: Mapping[str, Tensor],
+    columns: Sequence[int],
+    tokens: Sequence[str],
+    spans: Sequence[Span],
+    prompt: str,
+    mode: Mode,
+    content: Box | None = None,
+) -> TokenMaps:
+    """One sentence's answer: of the columns kept, maps [K, h, w], those that cover its words.
+
+    tokens, spans: of every column; those beyond the prompt, of a suffix, cover nothing of it.
+    """
+    own = [k for k, at in enumerate(columns) if (span := spans[at]) and span[0] < len(prompt)]
+    return TokenMaps(
+        maps=tuple(layer[own] for layer in maps.values()),
+        layers=tuple(maps),
+        tokens=tuple(tokens[columns[k]] for k in own),
+        spans=tuple(spans[columns[k]] for k in own),
+        text=prompt,
+        mode=mode,
+        content=content,
+    )
 
 
 def per_view(rows: Tensor, halves: int, views: int) -> Tensor:

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .attention import AttentionRecorder, TokenMaps
-from .capture import CaptureSettings, EncodedPicture, choose_layers, fit
+from .attention import AttentionRecorder, TokenMaps, spoken
+from .capture import CaptureSettings, EncodedPicture, answer, choose_layers, fit
 from .errors import ModelError
 from .hooks import layer_table
 from .text_encoding import Text, encode_texts
 from .tokens import Windows, windows
-from .unet_pass import Maps, ask, read_pass
+from .unet_pass import ask, read_pass
 
 OFFICIAL_SUFFIX = ", "  # the authors' code appends an empty additional prompt
 _ROWS = 8  # most rows of one call of the UNet, so that memory does not grow with the sentences
@@ -126,15 +126,24 @@ class DiffusersCapture:
         found = {}
         for part in self._parts(sentences):
             text = self._encoded([each.prompt + suffix for each in part], len(part[0].words.ids))
+            columns = spoken(each.words.spans for each in part)
             if self.settings.queries == "own":
                 clean = torch.cat([each.picture.latent for each in part])
                 with self._timed("unet"):
-                    maps, _ = read_pass(self.pipe, self.settings, self.layers, clean, text)
+                    maps, _ = read_pass(self.pipe, self.settings, self.layers, clean, text, columns)
             else:
                 kept = self._kept[part[0].picture]
-                maps = ask(self.pipe, self.settings, self.layers, kept, text)
-            for row, sentence in enumerate(part):
-                found[sentence] = self._maps(sentence, maps, row)
+                maps = ask(self.pipe, self.settings, self.layers, kept, text, columns)
+            for row, each in enumerate(part):
+                found[each] = answer(
+                    {layer: rows[row] for layer, rows in maps.items()},
+                    columns,
+                    each.words.tokens,
+                    each.words.spans,
+                    each.prompt,
+                    self.settings.mode,
+                    each.picture.content,
+                )
         return found
 
     def _parts(self, sentences: list[_Sentence]) -> Iterator[list[_Sentence]]:
@@ -155,10 +164,14 @@ class DiffusersCapture:
         encoded = self._encoded([text], 1)
         with self._timed("unet"):
             _, kept = read_pass(
-                self.pipe, self.settings, self.layers, picture.latent, encoded, keep_queries=True
+                self.pipe,
+                self.settings,
+                self.layers,
+                picture.latent,
+                encoded,
+                columns=(),
+                keep_queries=True,
             )
-        for recorder in kept:
-            recorder.maps.clear()
         self._kept[picture] = kept
 
     def _encoded(self, texts: list[str], least: int) -> Text:
@@ -166,20 +179,6 @@ class DiffusersCapture:
         empty = [] if self.settings.guidance is None else [""] * len(texts)
         with self._timed("text"):
             return encode_texts(self.pipe, empty + texts, self.settings.clip_skip, least)
-
-    def _maps(self, sentence: _Sentence, maps: Maps, row: int) -> TokenMaps:
-        """One row's answer; the tokens of a suffix cover nothing."""
-        words, text = sentence.words, sentence.prompt
-        spans = tuple(span if span and span[0] < len(text) else None for span in words.spans)
-        return TokenMaps(
-            maps=tuple(rows[row] for rows in maps.values()),
-            layers=tuple(maps),
-            tokens=words.tokens,
-            spans=spans,
-            text=text,
-            mode=self.settings.mode,
-            content=sentence.picture.content,
-        )
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

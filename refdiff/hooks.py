@@ -184,7 +184,7 @@ def check_all_seen(
             f"{missing[0]}; use attention processors that call the layer's own to_q and to_k."
         )
     for layer in layers if shape else ():
-        seen = tuple(recorder.maps[layer].shape[:2])
+        seen = recorder.asked[layer]
         if seen != shape:
             raise ModelError(
                 f"{layer} was asked about {seen[0]} rows of {seen[1]} tokens, not {shape}; "

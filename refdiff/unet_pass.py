@@ -27,11 +27,13 @@ def read_pass(
     layers: Sequence[str],
     clean: Tensor,
     text: Text,
+    columns: Sequence[int],
     keep_queries: bool = False,
 ) -> tuple[Maps, list[AttentionRecorder]]:
     """The maps of P sentences, each over its own latent clean[p], and each call's recorder.
 
-    text: with guidance P empty texts come first. The last call ends with the last wanted layer.
+    text: with guidance P empty texts come first. columns: the tokens kept. The last call
+    ends with the last wanted layer.
     """
     scheduler, halves = pipe.scheduler, settings.halves
     views = settings.views(scheduler.config.num_train_timesteps)
@@ -48,7 +50,7 @@ def read_pass(
     recorders = []
     for call, timesteps in enumerate(steps):
         last = call + 1 == len(steps)
-        recorder = AttentionRecorder(layers, settings.mode, keep_queries=keep_queries)
+        recorder = AttentionRecorder(layers, settings.mode, columns, keep_queries)
         at = torch.tensor(timesteps).repeat_interleave(len(clean)).repeat(halves)
         with recording(pipe.unet, recorder, (clean.shape[2], clean.shape[3]), stop=last):
             output = _predict(pipe, sample, shown, at, text)
@@ -69,19 +71,20 @@ def ask(
     layers: Sequence[str],
     kept: Sequence[AttentionRecorder],
     text: Text,
+    columns: Sequence[int],
 ) -> Maps:
     """The maps of P sentences from the queries that each call of a pass of one sentence left.
 
-    text: with guidance P empty texts come first.
+    text: with guidance P empty texts come first. columns: the tokens kept.
     """
     views = settings.views(pipe.scheduler.config.num_train_timesteps)
     maps: Maps = {}
     for call, recorder in enumerate(kept):
-        answer = AttentionRecorder(layers, settings.mode)
+        asked = AttentionRecorder(layers, settings.mode)
         for layer in layers:
             key = keys_of(pipe.unet, layer, text.states)
-            answer.maps[layer] = recorder.score(layer, key, settings.halves)
-        maps |= gathered(answer, settings, views, call)
+            asked.maps[layer] = recorder.score(layer, key, settings.halves, columns)
+        maps |= gathered(asked, settings, views, call)
     return maps
 
 

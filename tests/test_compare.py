@@ -20,7 +20,7 @@ from refdiff.cli import app
 from refdiff.clip_scorer import ClipScorer
 from refdiff.commands.choices import METHOD, variants
 from refdiff.commands.common import Ready
-from refdiff.commands.compare import _variants, limited
+from refdiff.commands.compare import FIXED_THRESHOLD, _variants, limited
 from refdiff.commands.evaluate import segmenter_of
 from refdiff.diffusers_capture import DiffusersCapture
 from refdiff.evaluation import SceneObject, Sentence, evaluate, read_scenes, write_scenes
@@ -212,7 +212,7 @@ def test_the_command_prints_every_row(
         for half in ("generative", "CLIP", "both"):
             for kind in ("own proposals", "given masks"):
                 assert result.stdout.count(f"{profile}, {half}, {kind}") == 3
-    assert "root map cut at 0.5" in result.stdout and "absent" in result.stdout
+    assert f"root map cut at {FIXED_THRESHOLD}" in result.stdout and "absent" in result.stdout
 
 
 def test_each_choice_changes_one_thing_and_equal_passes_are_shared(plain: DiffusersCapture) -> None:

@@ -238,9 +238,9 @@ def test_a_compiled_unet_is_seen_through() -> None:
 
 def test_own_aspect_two_coarsest_grids(pipe: Any, picture: Image.Image) -> None:
     maps = DiffusersCapture(pipe)(picture, "a red cat")
-    assert {tuple(m.shape) for m in maps.maps} == {(77, 3, 6), (77, 6, 12)}
-    assert maps.tokens[1:4] == ("a</w>", "red</w>", "cat</w>")
-    assert maps.spans[:5] == (None, (0, 1), (2, 5), (6, 9), None)
+    assert {tuple(m.shape) for m in maps.maps} == {(3, 3, 6), (3, 6, 12)}
+    assert maps.tokens == ("a</w>", "red</w>", "cat</w>")
+    assert maps.spans == ((0, 1), (2, 5), (6, 9))
     assert maps.content is None
     heat = word_map(maps, maps.columns(6, 9), size=(48, 96))
     assert heat.shape == (48, 96) and heat.min() == 0 and 0 < heat.max() <= 1
@@ -276,7 +276,7 @@ def test_several_sentences_are_read_as_each_alone(pipe: Any, picture: Image.Imag
         assert together.text == prompt and together.spans == alone.spans
         for a, b in zip(together.maps, alone.maps, strict=True):
             assert torch.allclose(a, b, atol=1e-5)
-            assert torch.allclose(a.sum(0), torch.ones_like(a[0]), atol=1e-4)
+            assert 0 < a.min() and a.sum(0).max() < 1  # begin, end and padding have the rest
     assert capture.read(encoded, []) == []
 
 
@@ -302,7 +302,7 @@ def test_half_precision_models_give_float32_maps(picture: Image.Image, dtype: to
     broken = DiffusersCapture(pipe)
     pipe.unet.conv_in.weight.data.fill_(float("nan"))
     with pytest.raises(HeatError):
-        word_map(broken(picture, "cat"), [1])
+        word_map(broken(picture, "cat"), [0])
 
 
 def test_layer_table_of_sd1_and_sdxl_layouts() -> None:
@@ -372,8 +372,8 @@ def test_official_schedule(pipe: Any, picture: Image.Image) -> None:
     assert len(maps.maps) == 2 * per_call
     assert maps.layers[0].endswith("@51") and maps.layers[-1].endswith("@1")
     assert maps.content == (0.25, 0.0, 0.5, 1.0)
-    assert maps.spans[3] == (6, 9) and maps.tokens[4] == ",</w>" and maps.spans[4] is None
-    assert all(m.shape == (77, 16, 16) for m in maps.maps)
+    assert maps.spans[2:] == ((6, 9),) and ",</w>" not in maps.tokens
+    assert all(m.shape == (3, 16, 16) for m in maps.maps)
     heat = word_map(maps, maps.columns(6, 9), normalise="layer", quantise=True)
     assert heat.shape == (8, 16)
 
@@ -400,7 +400,7 @@ def test_padding_is_cut_off(pipe: Any, picture: Image.Image) -> None:
     assert encoded.latent.shape[-2:] == (16, 16)
     assert encoded.content == (0.25, 0.0, 0.5, 1.0)
     maps = capture(encoded, "cat")
-    assert word_map(maps, [1]).shape == (4, 8)
+    assert word_map(maps, [0]).shape == (4, 8)
 
 
 def test_what_is_no_stable_diffusion_is_refused(pipe: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -261,11 +262,11 @@ def snapshot(model: Any) -> dict[str, Any]:
     kept = {name: plain(getattr(model, name)) for name in (*parts, "patches_uuid", "injections")}
     modules = list(model.model.modules())
     hooks = [dict(m._forward_hooks) | dict(m._forward_pre_hooks) for m in modules]
-    weights = [float(p.detach().double().sum()) for p in model.model.parameters()]
+    weights = [p.detach().cpu().flatten().view(torch.uint8) for p in model.model.parameters()]
     return {
         **kept,
         "hook_patches": [plain(model.hook_patches), plain(model.hook_backup)],
         "hooks": hooks,
-        "weights": weights,
+        "weights": [hashlib.sha256(bits.numpy()).hexdigest() for bits in weights],
         "running": getattr(model.model, "current_patcher", None),
     }
