@@ -386,6 +386,13 @@ def test_debug_shows_where(segment: Run, photo: Path) -> None:
     assert "Traceback" in shown.stderr and "error: " in shown.stderr
 
 
+def test_the_sticker_models_know_what_is_not_there(run: Run, tmp_path: Path) -> None:
+    """CLIP's word counts: by the heat alone a purple cat would be one of the cats there."""
+    for text, code in (("the dog", 0), ("the purple cat", 1)):
+        run("segment", "sample", text, "-o", tmp_path, "--fail-if-empty", code=code)
+        assert np.asarray(Image.open(tmp_path / "sample.mask.png")).any() == (code == 0)
+
+
 def test_a_real_run_says_nothing_it_should_not(
     photo: Path, tiny_model: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:
