@@ -31,6 +31,11 @@ def profile_input() -> io.Input:
     )
 
 
+def noise_input(tooltip: str) -> io.Input:
+    default = CaptureSettings().seed
+    return io.Int.Input("noise_index", default=default, min=0, max=2**31 - 1, tooltip=tooltip)
+
+
 class RefDiffSettings(io.ComfyNode):
     """Knobs in, REFDIFF_SETTINGS out."""
 
@@ -74,13 +79,7 @@ class RefDiffSettings(io.ComfyNode):
                 _number(
                     "snap", -1.0, 1.0, 0.1, f"How far the heat follows the picture's edges. {own}"
                 ),
-                io.Int.Input(
-                    "noise_index",
-                    default=CaptureSettings().seed,
-                    min=0,
-                    max=2**31 - 1,
-                    tooltip="Which noise is put on the picture. It stays until you change it.",
-                ),
+                noise_input("Which noise is put on the picture. It stays until you change it."),
                 _switch(
                     "keep_model_patches",
                     "Let IP-Adapter and other patches on the model act on Ref-Diff's own "

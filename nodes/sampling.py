@@ -141,13 +141,14 @@ def _watcher(
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     unet, wanted = model.model.diffusion_model, {place_of(layer): layer for layer in layers}
     mode, cond = recording.settings.method.capture.mode, recording.text.cond
+    columns = recording.columns
 
     def see(hidden: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> Any:
         layer = wanted.get((*options["block"], options.get("block_index", 0)))
         rows = [] if layer is None or not current else _own_rows(hidden, context, cond, options)
         for own in rows:
             attention, grid = unet.get_submodule(layer).attn2, grid_seen(hidden, options)
-            recorder = AttentionRecorder([layer], mode, recording.columns)
+            recorder = AttentionRecorder([layer], mode, columns)
             query, key = attention.to_q(hidden[own]), attention.to_k(context[own, : cond.shape[1]])
             recorder.add(layer, query, key, attention.heads, grid)
             current[-1].add(layer, recorder.maps[layer])

@@ -18,7 +18,7 @@ from ..refdiff.settings import Settings
 from .answers import Answer, Choices, answers_of, merged, paired
 from .clip import ManagedClip
 from .heat import labelled_heat
-from .knobs import profile_input
+from .knobs import noise_input, profile_input
 from .pictures import (
     boxes_of,
     image_of,
@@ -132,7 +132,6 @@ class RefDiffSegment(io.ComfyNode):
 
 
 def _widgets() -> list[io.Input]:
-    defaults = Settings()
     return [
         io.String.Input(
             "focus",
@@ -165,13 +164,7 @@ def _widgets() -> list[io.Input]:
         floor_input(),
         *shape_inputs(),
         profile_input(),
-        io.Int.Input(
-            "noise_index",
-            default=defaults.capture.seed,
-            min=0,
-            max=2**31 - 1,
-            tooltip="Which noise is put on the picture. Another one may help where a mask fails.",
-        ),
+        noise_input("Which noise is put on the picture. Another one may help where a mask fails."),
     ]
 
 

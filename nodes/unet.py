@@ -13,7 +13,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import nn
 
-from ..refdiff.capture import CaptureSettings, choose_layers
+from ..refdiff.capture import CaptureSettings, asked_layers
 from ..refdiff.errors import ModelError
 
 NATIVE = "refdiff_native_side"
@@ -84,12 +84,7 @@ def check_settings(model: Any, clip: Any, settings: CaptureSettings, keep_patche
 
 def wanted_layers(unet: Any, settings: CaptureSettings) -> tuple[str, ...]:
     """The names of the layers that the settings ask for."""
-    chosen = choose_layers(layer_table(unet), settings.grids)
-    if settings.layers == "down":
-        chosen = tuple(name for name in chosen if not name.startswith("output_blocks"))
-    if not chosen:
-        raise ValueError(f"grids {settings.grids!r} have no layer on the way down; widen them.")
-    return chosen
+    return asked_layers(layer_table(unet), settings, "output_blocks")
 
 
 def layer_table(unet: Any) -> list[tuple[str, int]]:

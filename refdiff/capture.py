@@ -175,6 +175,18 @@ def choose_layers(
     return tuple(name for name, stride in table if stride in chosen)
 
 
+def asked_layers(
+    table: Sequence[tuple[str, int]], settings: CaptureSettings, up: str
+) -> tuple[str, ...]:
+    """The layers that the settings ask for. up: how the names on the way up begin."""
+    chosen = choose_layers(table, settings.grids)
+    if settings.layers == "down":
+        chosen = tuple(name for name in chosen if not name.startswith(up))
+    if not chosen:
+        raise ValueError(f"grids {settings.grids!r} have no layer on the way down; widen them.")
+    return chosen
+
+
 def rows_of(
     recorder: AttentionRecorder, guidance: float | None, label: str = ""
 ) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from .attention import AttentionRecorder, TokenMaps, spoken
-from .capture import CaptureSettings, EncodedPicture, answer, choose_layers, fit
+from .capture import CaptureSettings, EncodedPicture, answer, asked_layers, fit
 from .errors import ModelError
 from .hooks import layer_table
 from .text_encoding import Text, encode_texts
@@ -201,12 +201,7 @@ def _offloaded(pipe: Any) -> Iterator[None]:
 
 def wanted_layers(unet: Any, settings: CaptureSettings) -> tuple[str, ...]:
     """The names of the layers that the settings ask for."""
-    chosen = choose_layers(layer_table(unet), settings.grids)
-    if settings.layers == "down":
-        chosen = tuple(name for name in chosen if not name.startswith("up_blocks"))
-    if not chosen:
-        raise ValueError(f"grids {settings.grids!r} have no layer on the way down; widen them.")
-    return chosen
+    return asked_layers(layer_table(unet), settings, "up_blocks")
 
 
 def check_pipeline(pipe: Any) -> None:
