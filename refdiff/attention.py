@@ -134,9 +134,7 @@ class AttentionRecorder:
         self._keep_queries = keep_queries
         self._queries: dict[str, tuple[Tensor, int, Grid]] = {}
         self.maps: dict[str, Tensor] = {}  # layer -> [R, T, h, w] float32, in the order seen
-        self.asked: dict[
-            str, tuple[int, int]
-        ] = {}  # layer -> rows, and tokens before any is dropped
+        self.asked: dict[str, tuple[int, int]] = {}  # layer -> its rows and tokens, kept or not
 
     def wants(self, layer: str, grid: Grid) -> bool:
         """Whether this layer's queries and keys should be brought to `add`."""
