@@ -13,12 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .clip_scorer import ClipScorer
-    from .diffusers_capture import DiffusersCapture
+    from .attention.diffusers import DiffusersCapture
     from .errors import RefDiffError
-    from .models import load_models
+    from .models.catalogue import load_models
+    from .painting.generate import generate
+    from .painting.inpaint import inpaint
     from .pipeline import Look, segment
     from .result import Segmentation
+    from .scoring.clip import ClipScorer
     from .settings import Settings
 
 __version__ = "0.1.0"
@@ -30,19 +32,23 @@ __all__ = [
     "RefDiffError",
     "Segmentation",
     "Settings",
+    "generate",
+    "inpaint",
     "load_models",
     "look",
     "segment",
 ]
 
 _HOMES = {
-    "ClipScorer": "clip_scorer",
-    "DiffusersCapture": "diffusers_capture",
+    "ClipScorer": "scoring.clip",
+    "DiffusersCapture": "attention.diffusers",
     "Look": "pipeline",
     "RefDiffError": "errors",
     "Segmentation": "result",
     "Settings": "settings",
-    "load_models": "models",
+    "generate": "painting.generate",
+    "inpaint": "painting.inpaint",
+    "load_models": "models.catalogue",
     "segment": "pipeline",
 }
 
@@ -51,7 +57,7 @@ def look(
     pipe: Any,
     image: Any,
     clip: ClipScorer | None = None,
-    settings: Settings | None = None,
+    settings: Settings | str | None = None,
     proposals: Any = None,
 ) -> Look:
     """Look at a picture through a pipeline you hold; call the answer with any number of sentences.
@@ -59,7 +65,7 @@ def look(
     pipe: a Stable Diffusion 1, 2 or XL pipeline of diffusers, unchanged by this. The picture's
     share of the work is done here, once. The other arguments are those of `segment`.
     """
-    from .diffusers_capture import DiffusersCapture
+    from .attention.diffusers import DiffusersCapture
     from .pipeline import Look
 
     return Look(image, DiffusersCapture(pipe), clip, settings, proposals)

@@ -12,8 +12,14 @@ from .commands.bench import bench
 from .commands.choices import choices
 from .commands.compare import compare
 from .commands.explain import explain
+from .commands.generate import generate
+from .commands.inpaint import inpaint
+from .commands.label import label
 from .commands.models import models
+from .commands.refer import refer
+from .commands.score import score
 from .commands.segment import segment
+from .commands.tune import tune
 
 app = typer.Typer(
     name="refdiff",
@@ -43,10 +49,16 @@ def about() -> None:
 
 app.command(no_args_is_help=True, cls=PictureCommand)(segment)
 app.command(no_args_is_help=True)(explain)
+app.command(no_args_is_help=True)(inpaint)
+app.command(no_args_is_help=True)(generate)
+app.command(no_args_is_help=True)(label)
 app.command()(models)
 evaluate.app.command()(compare)
 evaluate.app.command()(choices)
+evaluate.app.command(no_args_is_help=True)(refer)
 app.add_typer(evaluate.app, name="eval")
+app.command(no_args_is_help=True)(score)
+app.command(no_args_is_help=True)(tune)
 app.command()(bench)
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def quoted(text: str, most: int = 60) -> str:
+    """A text in quotes for a message, its middle left out where it is long."""
+    return repr(text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}")
+
+
 class RefDiffError(Exception):
     """Base of refdiff's own errors; every message ends with what to do about it."""
 
@@ -16,4 +21,4 @@ class WordError(RefDiffError):
 
 
 class HeatError(RefDiffError):
-    """The heat map is not finite, so no mask can be read from it."""
+    """A model's answer is not finite, so no mask can be read from it."""

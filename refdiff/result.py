@@ -11,15 +11,16 @@ from PIL import Image
 from torch import Tensor
 
 from .expression import Expression
-from .overlay import draw_overlay
+from .io.overlay import draw_overlay
 from .settings import Settings
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One proposal: its scores s^G, s^D and weight, their combination, its share of the picture.
+    """One proposal: its scores s^G, s^D and weight, their fusion, its share of the picture.
 
-    noun: what it was proposed for; a sentence may look for several.
+    score: its share among the things that its noun may mean, 0..1 (in the paper's and the authors'
+    profile the sum as it is). noun: what it was proposed for; a sentence may look for several.
     """
 
     noun: str
@@ -38,7 +39,9 @@ class Segmentation:
     mask: bool [H, W], the picture's size. instances: bool [K, H, W], the objects that make it
     up, one each; none when nothing was found. heat: float32 [h, w] in 0..1, working size. masks:
     bool [N, h, w], the proposals, one per candidate. presence: 0..1, how sure the model is that
-    the thing is there at all. times: seconds per stage.
+    the thing is there at all. times: seconds per stage. ambiguity: 0..1, how close the second best
+    thing comes, 1 for a tie. runner_up: bool [H, W], its mask; None without another candidate or
+    where several are looked for.
     """
 
     image: Image.Image
@@ -52,6 +55,13 @@ class Segmentation:
     notes: tuple[str, ...]
     times: dict[str, float]
     settings: Settings
+    ambiguity: float = 0.0
+    runner_up: Tensor | None = None
+
+    @property
+    def score(self) -> float:
+        """The best score of a candidate that was chosen; 0 where there is none."""
+        return max((one.score for one in self.candidates if one.chosen), default=0.0)
 
     @property
     def empty(self) -> bool:
@@ -63,6 +73,12 @@ class Segmentation:
         """PIL "L", 255 inside: the `mask_image=` of any inpainting pipeline."""
         return Image.fromarray(self.numpy())
 
+    @property
+    def runner_up_image(self) -> Image.Image:
+        """The runner-up as `mask_image` is; all 0 where there is none."""
+        second = self.runner_up if self.runner_up is not None else self.mask & False
+        return Image.fromarray(second.cpu().numpy().astype(np.uint8) * 255)
+
     def numpy(self) -> np.ndarray:
         """uint8 [H, W], 255 inside."""
         return self.mask.cpu().numpy().astype(np.uint8) * 255
@@ -73,7 +89,7 @@ class Segmentation:
 
     def overlay(self) -> Image.Image:
         """The picture under the heat, with the mask's outline and the root word."""
-        return draw_overlay(self.image, self.heat, self.mask, self.expression.root.word.text)
+        return draw_overlay(self.image, self.heat, self.mask, self.expression.root.name)
 
     def report(self) -> dict[str, Any]:
         """Everything but the pictures, as plain data for JSON."""
@@ -82,6 +98,8 @@ class Segmentation:
             "understood": self.expression.to_dict(),
             "found": not self.empty,
             "presence": round(self.presence, 4),
+            "score": round(self.score, 4),
+            "ambiguity": round(self.ambiguity, 4),
             "notes": list(self.notes),
             "choice": [i for i, candidate in enumerate(self.candidates) if candidate.chosen],
             "candidates": [_rounded(asdict(candidate)) for candidate in self.candidates],

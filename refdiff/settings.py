@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from .capture import CaptureSettings
-from .crops import CropStyle
-from .proposals import READINGS
-from .scoring import SCORES
+from .attention.capture import CaptureSettings
+from .attention.maps import Spread
+from .families import PROFILES as FAMILY_PROFILES
+from .families import Family
+from .scoring.crops import CropStyle
 
-Bias = Literal["geometry", "paper", "official", "none"]
+Proposals = Literal["peaks", "regions", "cuts", "parts"]
+Score = Literal["contrast", "otsu"]
+Fusion = Literal["log", "sum"]
+ClipText = Literal["phrase", "paper", "official"]
+Views = Literal["refdiff", "official"]
+PlaceRule = Literal["geometry", "paper", "official", "none"]
+StrideWeights = tuple[tuple[int, float], ...]
+_OPTIONS = {
+    "spread": get_args(Spread),
+    "proposals": get_args(Proposals),
+    "score": get_args(Score),
+    "fusion": get_args(Fusion),
+    "clip_text": get_args(ClipText),
+    "views": get_args(Views),
+    "place_rule": get_args(PlaceRule),
+}
+_SHARES = (
+    "alpha",
+    "beta",
+    "prominence",
+    "faintest",
+    "edges",
+    "edge_reach",
+    "empty_below",
+    "least_area",
+)
 
 
 @dataclass(frozen=True)
@@ -19,51 +45,67 @@ class Settings:
     """How a sentence becomes a mask. Comments give the paper's symbols (arXiv 2308.16777)."""
 
     profile: str = "default"
+    family: Family = "other"  # whose published numbers these are; see `families`
     capture: CaptureSettings = field(default_factory=CaptureSettings)  # x_t, a
-    grid_weights: tuple[float, ...] | None = (0.2, 0.8)  # coarsest first; None: layers weigh alike
-    normalise: Literal["mean", "layer"] = "mean"  # where c's min-max is taken
-    quantise: bool = False  # c rounded to 8 bits (authors' code)
-    snap: float = 1.0  # how far c follows the picture's edges, 0 (bilinear c) to 1
+    # (stride, weight): layers of a stride are averaged first; None: every layer weighs alike
+    stride_weights: StrideWeights | None = None
+    # c is the word's share against the text's other nouns and the background, stop words apart
+    compete: bool = False
+    spread: Spread = "off"  # c along self-attention (`CaptureSettings.places`): twice, or as iSeg's
     threshold: float | None = None  # cut c there, share of its range, instead of choosing a cut
     thresholds: int = 19  # |M|, from mu = 5 % to 95 %
-    reading: str = "range"  # what mu is a share of: c's range, or the pixels ("percentile")
-    # M: the best cut of each peak, every cut (the paper), or also each connected part of the cuts
-    proposals: Literal["things", "cuts", "parts"] = "things"
+    # M: the best cut of each peak; also regions by self-attention, of `CaptureSettings.places`
+    # (N-cut; DiffCut, arXiv 2406.02842); every cut (the paper), or also each connected part of them
+    proposals: Proposals = "peaks"
     prominence: float = 0.25  # depth of the valley that makes two things of two peaks, share
+    faintest: float = 0.3  # height of a peak that still makes a thing, share of the highest
+    unions: bool = True  # also neighbouring peaks together, and the whole map's best cut
     least_area: float = 0.002  # smallest proposal, share of the picture
     largest: int | None = None  # keep that many of the largest proposals (authors' code: 10)
-    score: str = "contrast"  # s^G: contrast (the paper), otsu, weighted
-    alpha: float = 0.2  # share of s^G in the sum, 0..1; the rest is s^D
+    edges: float = 1.0  # how far the outline follows the picture's edges, 0 to 1
+    edge_reach: float = 1 / 16  # how far off the outline may be, share of the long side
+    score: Score = "contrast"  # s^G
+    fusion: Fusion = "log"  # logarithms of shares, free of any model's scale, or the paper's sum
+    alpha: float = 0.4  # share of s^G in the fusion, 0..1; the rest is s^D
     beta: float = 0.5  # share of CLIP's masked branch f_M in s^D, 0..1; the rest is the crop's f
     crop: CropStyle = field(default_factory=lambda: CropStyle("keep", 0.05))  # x * M
     # r: of the root's phrase, the mean of sentence and phrase, or one per branch (authors' code)
-    texts: Literal["phrase", "paper", "official"] = "phrase"
-    bias: Bias = "geometry"  # P: weights on masks, the paper's darkened picture, or none
-    strength: float = 0.2  # of the geometric weights: s + strength * ln(weight)
-    shortlist: int = 16  # proposals that CLIP looks at, best s^G first
+    clip_text: ClipText = "phrase"
+    # sentences the phrase is put into, their features averaged ("a photo of a {}": worth 1.3 points
+    # on ImageNet, CLIP's paper, arXiv 2103.00020, section 3.1.4); for clip_text "phrase"
+    clip_templates: tuple[str, ...] = ("{}",)
+    # how the heat is drawn and CLIP shown the masks: this project's way, or the authors' code's
+    views: Views = "refdiff"
+    place_rule: PlaceRule = "geometry"  # P: weights on masks, a darkened picture, or none
+    place_weight: float = 2.0  # of the logarithm of the geometric weights in the fusion
+    clip_candidates: int = 24  # proposals that CLIP looks at, best s^G first
     empty_below: float = 0.0  # presence under which the answer is "nothing found", 0..1
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("score", tuple(SCORES)),
-            ("reading", READINGS),
-            ("bias", BIASES),
-            ("proposals", KINDS),
-            ("texts", TEXTS),
-            ("normalise", ("mean", "layer")),
-        ):
+        for name, known in _OPTIONS.items():
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}, wanted one of {', '.join(known)}."
                 )
-        for name in ("alpha", "prominence", "beta", "snap", "empty_below", "least_area"):
+        for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted 0 to 1; correct it.")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ValueError(f"threshold is {self.threshold}, wanted above 0 and below 1, or None.")
-        if self.thresholds < 1 or self.shortlist < 1:
+        if not self.clip_templates or any(one.count("{}") != 1 for one in self.clip_templates):
             raise ValueError(
-                f"thresholds is {self.thresholds} and shortlist {self.shortlist}, wanted 1 or more."
+                f"clip_templates is {self.clip_templates!r}, wanted sentences with one {{}} each, "
+                'such as "a photo of a {}".'
+            )
+        if self.proposals == "regions" and self.capture.places is None:
+            raise ValueError(
+                "proposals is 'regions', which needs the self-attention; set capture.places, such "
+                "as 16 pixels."
+            )
+        if self.thresholds < 1 or self.clip_candidates < 1:
+            raise ValueError(
+                f"thresholds is {self.thresholds} and clip_candidates {self.clip_candidates}, "
+                "wanted 1 or more."
             )
 
     @classmethod
@@ -72,11 +114,11 @@ class Settings:
 
         Its own proposals are nearly always cut far too small by its contrast score.
         """
-        capture = CaptureSettings(timestep=101, grids=(1,), mode="probabilities")
+        capture = CaptureSettings(timestep=101, strides=(32,), mode="probabilities")
         base = cls(
-            profile="paper", capture=capture, proposals="cuts", least_area=0.0, score="contrast",
-            alpha=0.1, beta=0.3, texts="paper", bias="paper", shortlist=10_000,
-            snap=0.0, grid_weights=None, crop=CropStyle(),
+            profile="paper", capture=capture, proposals="cuts", least_area=0.0, edges=0.0,
+            fusion="sum", alpha=0.1, beta=0.3, crop=CropStyle(), clip_text="paper",
+            place_rule="paper", place_weight=0.0, clip_candidates=10_000,
         )  # fmt: skip
         return replace(base, **changes)
 
@@ -88,23 +130,36 @@ class Settings:
         which the authors always have some, the 10 largest of the 19 fraction-of-range cuts.
         """
         base = cls(
-            profile="official", capture=CaptureSettings.official(), normalise="layer",
-            quantise=True, proposals="cuts", least_area=0.0, largest=10, score="contrast",
-            alpha=0.05 / 1.05, beta=0.3, crop=CropStyle.official(), texts="official",
-            bias="official", shortlist=10_000, snap=0.0, grid_weights=None,
+            profile="official", capture=CaptureSettings.official(),
+            proposals="cuts", least_area=0.0, largest=10, edges=0.0, fusion="sum",
+            alpha=0.05 / 1.05, beta=0.3, clip_text="official",
+            views="official", place_rule="official", place_weight=0.0, clip_candidates=10_000,
         )  # fmt: skip
         return replace(base, **changes)
 
     @classmethod
-    def named(cls, profile: str) -> Settings:
-        """The settings of a profile; raises ValueError for one that is not known."""
+    def named(cls, profile: str, family: Family = "other") -> Settings:
+        """The settings of a profile for a family of models; ValueError for one that is not known.
+
+        The default profile takes what `families` holds for the family; the paper's and the
+        authors' are the same for all.
+        """
         if profile not in PROFILES:
             raise ValueError(f"The profile is {profile!r}, wanted one of {', '.join(PROFILES)}.")
-        return PROFILES[profile]()
+        base = replace(PROFILES[profile](), family=family)
+        return base.changed(FAMILY_PROFILES[family]) if profile == "default" else base
+
+    def changed(self, changes: Mapping[str, Any]) -> Settings:
+        """The same with some fields changed; `capture` and `crop` take mappings of theirs."""
+        plain = dict(changes)
+        for name in ("capture", "crop"):
+            if name in plain:
+                plain[name] = replace(getattr(self, name), **plain[name])
+        return replace(self, **plain)
 
     def sized(self, size: float) -> Settings:
         """The same at another size, in multiples of the model's native side."""
-        return replace(self, capture=replace(self.capture, size=size))
+        return self.changed({"capture": {"size": size}})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a report."""
@@ -115,9 +170,6 @@ class Settings:
         return plain
 
 
-TEXTS = ("phrase", "paper", "official")
-KINDS = ("things", "cuts", "parts")
-BIASES = ("geometry", "paper", "official", "none")
 PROFILES: dict[str, Callable[[], Settings]] = {
     "default": Settings,
     "paper": Settings.paper,

@@ -30,7 +30,7 @@ def seconds(action: Callable[[], object], device: torch.device) -> float:
     return now(device) - start
 
 
-def in_turn(actions: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
+def interleaved(actions: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
     """What each action says it took, `runs` times; one after the other, first in each turn another.
 
     Whatever slows the machine for a while then slows all of them.

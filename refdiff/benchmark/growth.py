@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..clip_scorer import ClipScorer
-from ..diffusers_capture import DiffusersCapture
-from ..heat import LONGEST, to_tensor
+from ..attention.diffusers import DiffusersCapture
+from ..masks.resize import LONGEST, to_tensor
+from ..scoring.clip import ClipScorer
 from ..settings import Settings
 from .clock import seconds
 from .look import SENTENCES, noisy_picture, stored, to_heat

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..clip_scorer import ClipScorer
-from ..diffusers_capture import DiffusersCapture
+from ..attention.diffusers import DiffusersBackend, DiffusersCapture
+from ..attention.reader import Reader
 from ..pipeline import Look, segment
+from ..scoring.clip import ClipScorer
 from ..settings import Settings
 from .clock import clocked, now
 from .passes import text_encoders
@@ -38,11 +39,22 @@ def noisy_picture(side: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(blots).resize((side, side), Image.Resampling.BICUBIC)
 
 
+class TimedBackend(DiffusersBackend):
+    """Says how many seconds the UNet was running."""
+
+    seconds = 0.0
+
+    def run(self, *args: Any) -> None:
+        start = now(self.pipe.unet.device)
+        super().run(*args)
+        self.seconds += now(self.pipe.unet.device) - start
+
+
 def stages(pipe: Any, clip: ClipScorer, picture: Image.Image, text: str) -> dict[str, float]:
     """Seconds of one `segment` from a picture to its mask; they add up to its whole time.
 
-    vae, text and clip are the networks alone, unet its pass and the reduction of the attention
-    within it, as the capture says; the rest is what is added around them.
+    vae, text and clip are the networks alone, unet its pass with the reduction of the attention
+    within it and the noise; the rest is what is added around them.
     clip_input is the cutting out of proposals for CLIP, other what no stage is named for.
     """
     networks = {
@@ -50,12 +62,13 @@ def stages(pipe: Any, clip: ClipScorer, picture: Image.Image, text: str) -> dict
         "text": text_encoders(pipe),
         "clip": [clip.model],
     }
-    device, capture = pipe.unet.device, DiffusersCapture(pipe, Settings().capture)
+    device, backend = pipe.unet.device, TimedBackend(pipe)
+    capture = Reader(backend)
     with clocked(networks, device) as spent:
         start = now(device)
         times = segment(picture, text, capture, clip).times
         total = now(device) - start
-    spent["unet"] = capture.times["unet"]
+    spent["unet"] = backend.seconds
     inside = {
         "parse": times["parse"],
         **spent,

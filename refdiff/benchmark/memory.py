@@ -12,8 +12,8 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from ..random_models import random_pipeline, random_xl_pipeline
-from .passes import latent_of, plain_pass
+from .passes import heat_of, latent_of, plain_pass
+from .random_models import random_pipeline, random_xl_pipeline
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,17 @@ def peaks(model: str, sides: Sequence[int], tiny: bool, text: str) -> list[Peak]
 
     model: "sd1" in float32, or "sdxl" in bfloat16.
     """
-    from ..diffusers_capture import DiffusersCapture
+    from ..attention.diffusers import DiffusersCapture
+    from ..settings import Settings
 
     pipe = random_xl_pipeline() if model == "sdxl" else random_pipeline(tiny)
-    capture = DiffusersCapture(pipe)
+    family = DiffusersCapture(pipe).family
+    capture = DiffusersCapture(pipe, Settings.named("default", family).capture)
     found = []
     for side in sides:
         plain = plain_pass(pipe, side)
         picture = latent_of(pipe, side)
-        ours = peak_of(partial(capture.read, picture, [text]))
+        ours = peak_of(partial(heat_of, capture, picture, [text]))
         found.append(Peak(model, side, peak_of(plain), ours))
     return found
 

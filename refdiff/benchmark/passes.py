@@ -6,16 +6,19 @@ Sizes are sides of square pictures in pixels; nothing here needs a real picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..attention import AttentionRecorder
-from ..capture import Capture, EncodedPicture
-from ..hooks import layer_table, recording
-from ..noise import noise
+from ..attention.capture import Capture, CaptureSettings, EncodedPicture
+from ..attention.diffusers import DiffusersCapture
+from ..attention.hooks import layer_table, recording
+from ..attention.maps import AttentionRecorder, word_map
+from ..attention.noise import noise
+from ..families import PROFILES
 from .clock import clocked, seconds
 
 
@@ -50,10 +53,41 @@ def plain_pass(pipe: Any, side: int, rows: int = 1) -> Callable[[], Tensor]:
 
 
 def unet_part(pipe: Any, capture: Capture, picture: EncodedPicture, texts: Sequence[str]) -> float:
-    """Seconds of reading the texts' maps, without the text encoders': noise, UNet, reduction."""
+    """Seconds of reading the texts' maps and spreading a word's heat, without the text encoders'.
+
+    Noise, UNet, reduction, and two steps along the self-attention where the capture keeps any.
+    """
     with clocked({"text": text_encoders(pipe)}, pipe.unet.device) as spent:
-        total = seconds(lambda: capture.read(picture, texts), pipe.unet.device)
+        total = seconds(lambda: heat_of(capture, picture, texts), pipe.unet.device)
     return total - spent["text"]
+
+
+def heat_of(capture: Capture, picture: EncodedPicture, texts: Sequence[str]) -> list[Tensor]:
+    """The heat of the last token of each text, spread where the capture keeps self-attention."""
+    return [
+        word_map(maps, [len(maps.tokens) - 1], spread="mean")
+        for maps in capture.read(picture, texts)
+    ]
+
+
+def readings(pipe: Any) -> dict[str, CaptureSettings]:
+    """Ways to read a UNet of Stable Diffusion 1's shape, by what each is called.
+
+    ours: the two coarsest strides. down: the same, and the self-attention of the finest grid on the
+    way down. published: the profile of Stable Diffusion 1 in `families`, whose self-attention
+    stands on the way up. fast: ours on the way down alone.
+    """
+    strides = sorted({*DiffusersCapture(pipe).strides.values()}, reverse=True)
+    ours = CaptureSettings(strides=tuple(strides[:2]))
+    published = replace(CaptureSettings(**PROFILES["sd1"]["capture"]), places=strides[-1])
+    if not set(published.strides or ()) & set(strides):  # the small one
+        published = replace(published, strides=ours.strides)
+    return {
+        "ours": ours,
+        "down": replace(ours, places=strides[-1], places_at=(0, 1)),
+        "published": published,
+        "fast": replace(ours, layers="down"),
+    }
 
 
 def text_encoders(pipe: Any) -> list[nn.Module]:

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,16 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..clip_scorer import ClipScorer
-from ..diffusers_capture import DiffusersCapture
-from ..random_models import random_clip, random_clipseg, random_pipeline, random_sam
-from ..settings import Settings
-from ..text_encoding import encode_texts
-from .clock import flops, in_turn, ratio, seconds
+from ..attention.diffusers import DiffusersCapture
+from ..attention.text_encoding import encode_texts
+from ..scoring.clip import ClipScorer
+from .clock import flops, interleaved, ratio, seconds
 from .growth import Curve, growth
 from .look import SENTENCES, noisy_picture, overhead, stages, stored, to_heat
 from .memory import Peak, peaks_in_child
-from .passes import latent_of, plain_pass, traced_step, unet_part
+from .passes import heat_of, latent_of, plain_pass, readings, traced_step, unet_part
+from .random_models import random_clip, random_clipseg, random_pipeline, random_sam
 
 OFFICIAL_BATCHES = 2  # the authors' two DDIM steps, each one batch: without the text, and with it
 SAMPLING_STEPS = 20
@@ -121,31 +121,27 @@ def _placed(module: nn.Module, task: Task) -> Any:
 
 @torch.no_grad()
 def _passes(report: Report, pipe: Any, runs: int, progress: Progress) -> None:
-    """A plain pass of the UNet against its part in reading a text, by default and `fast`."""
-    settings = Settings().capture
-    capture = DiffusersCapture(pipe, settings)
-    report.machine["pixels"] = capture.native
-    picture, texts = latent_of(pipe, capture.native), [SENTENCES[0]]
-    fast = DiffusersCapture(pipe, settings, layers="down")
-    plain = plain_pass(pipe, capture.native)
+    """A plain pass of the UNet against its part in reading a text, in each of `readings`."""
+    captures = {name: DiffusersCapture(pipe, own) for name, own in readings(pipe).items()}
+    report.machine["pixels"] = captures["ours"].native
+    picture, texts = latent_of(pipe, captures["ours"].native), [SENTENCES[0]]
+    plain = plain_pass(pipe, captures["ours"].native)
     progress("counting operations")
     encoding = flops(lambda: encode_texts(pipe, texts))
     report.flops["unet_plain"] = flops(plain)
-    report.flops["unet_ours"] = flops(lambda: capture.read(picture, texts)) - encoding
-    report.flops["unet_fast"] = flops(lambda: fast.read(picture, texts)) - encoding
+    for name, capture in captures.items():
+        counted = flops(partial(heat_of, capture, picture, texts))
+        report.flops[f"unet_{name}"] = counted - encoding
     progress("passes of the UNet, in turn")
-    device = pipe.unet.device
-    actions = {
-        "unet_plain": lambda: seconds(plain, device),
-        "unet_ours": lambda: unet_part(pipe, capture, picture, texts),
-        "unet_fast": lambda: unet_part(pipe, fast, picture, texts),
-    }
-    found = in_turn(actions, runs)
+    actions = {"unet_plain": partial(seconds, plain, pipe.unet.device)}
+    for name, capture in captures.items():
+        actions[f"unet_{name}"] = partial(unet_part, pipe, capture, picture, texts)
+    found = interleaved(actions, runs)
     report.seconds |= {name: median(each) for name, each in found.items()}
-    for name, kind in (("unet", "unet_ours"), ("fast", "unet_fast")):
-        report.ratios[f"{name}_vs_plain_pass"] = ratio(found, kind, "unet_plain")
+    for name in captures:
+        report.ratios[f"{name}_vs_plain_pass"] = ratio(found, f"unet_{name}", "unet_plain")
         report.ratios[f"{name}_flops_vs_plain_pass"] = (
-            report.flops[kind] / report.flops["unet_plain"]
+            report.flops[f"unet_{name}"] / report.flops["unet_plain"]
         )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Debug, Device, Dtype, Json, guarded, print_json, table
+from .common import Debug, Device, Dtype, Json, guarded
+from .console import print_json, table
 
 if TYPE_CHECKING:
     from ..benchmark.report import Report
@@ -18,7 +20,9 @@ Row = tuple[str, str, str, str, str, str]
 # figure, whose seconds, which ratio, what that is a ratio to, the goal
 FIGURES = (
     ("UNet, a plain pass", "unet_plain", "", "", ""),
-    ("UNet's part of reading a text", "unet_ours", "unet_vs_plain_pass", "plain pass", "<= 0.62"),
+    ("UNet's part, coarse layers", "unet_ours", "ours_vs_plain_pass", "plain pass", "<= 0.62"),
+    ("  heat spread, way down", "unet_down", "down_vs_plain_pass", "plain pass", "<= 0.62"),
+    ("  as published", "unet_published", "published_vs_plain_pass", "plain pass", "<= 1.05"),
     ("  `fast`: down path and middle", "unet_fast", "fast_vs_plain_pass", "plain pass", "<= 0.38"),
     ("official schedule, UNet (2)", "official", "official_vs_ours", "UNet's part", ">= 35"),
     ("DAAM-style tracing (20)", "daam", "daam_vs_ours", "UNet's part", ""),
@@ -69,8 +73,10 @@ def bench(
     """
     with guarded(debug):
         from ..benchmark.report import Task, measure
-        from ..models import checked_device, checked_dtype
+        from ..models.catalogue import checked_device, checked_dtype
 
+        if growth and picture.exists():
+            raise ValueError(f"'{picture}' is there already; name another with --picture.")
         where = checked_device(device)
         task = Task(where, checked_dtype(dtype, where), tiny, runs, growth, sdxl)
         with _progress() as progress:
@@ -102,8 +108,10 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 def _draw(report: Report, path: Path) -> None:
     from ..benchmark.chart import draw
+    from ..io.files import write_safely
 
-    draw(report.curves, _machine(report)).save(path)
+    drawn = draw(report.curves, _machine(report))
+    write_safely(path, partial(drawn.save, format="PNG"))
     typer.echo(f"drawn: {path}", err=True)
 
 
@@ -116,7 +124,7 @@ def _show(report: Report) -> None:
 
     console = Console(highlight=False)
     console.print(_machine(report))
-    rows: list[list[Any]] = [[*row] for row in _rows(report)]
+    rows: list[list[Any]] = [[*row] for row in rows_of(report)]
     heads = ["figure", "amount", "TFLOP", "ratio", "to", "goal"]
     console.print(table(heads, rows, numbers=True))
     console.print(EXPLANATION)
@@ -126,7 +134,8 @@ def _show(report: Report) -> None:
             console.print(f"{curve.title}{name and f', {name}'}, in seconds: {found}")
 
 
-def _rows(report: Report) -> Iterator[Row]:
+def rows_of(report: Report) -> Iterator[Row]:
+    """The table's rows: what, how long, how many operations, the ratio, to what, and the goal."""
     for figure, timed, ratio, to, goal in FIGURES:
         amount = f"{report.seconds[timed]:.3f} s" if timed else ""
         operations = f"{report.flops[timed] / 1e12:.3f}" if timed in report.flops else ""

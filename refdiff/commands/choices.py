@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from ..families import BACKGROUND
 from .common import Clip, Debug, Device, Dtype, Model, Ready, guarded, make_ready
 from .compare import Variant, limited, measured, without_clip
+from .console import say
 from .evaluate import Data, Limit, Split, folder_of
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ CAPTURE: dict[str, dict[str, Any]] = {
     "t = 50": {"timestep": 50},
     "t = 200": {"timestep": 200},
     "t = 300": {"timestep": 300},
-    "coarsest grid alone": {"grids": (0,)},
-    "second coarsest grid alone": {"grids": (1,)},
+    "1/32 of the picture alone": {"strides": (32,)},
+    "1/16 of the picture alone": {"strides": (16,)},
     "logarithms of probabilities": {"mode": "log_probabilities"},
     "logits, guidance 9": {"mode": "logits", "guidance": 9.0},
     "fast: down path and middle only": {"layers": "down"},
@@ -31,18 +31,41 @@ CAPTURE: dict[str, dict[str, Any]] = {
     "mirrored picture averaged": {"flip": True},
 }
 METHOD: dict[str, dict[str, Any]] = {
-    "grids weigh alike": {"grid_weights": (0.5, 0.5)},
-    "heat not drawn to edges": {"snap": 0.0},
-    "heat half drawn to edges": {"snap": 0.5},
+    "every layer weighs alike": {"stride_weights": None},
+    "edges not followed": {"edges": 0.0},
+    "edges half followed": {"edges": 0.5},
+    "peaks told apart from a prominence of 0.5": {"prominence": 0.5},
     "19 cuts, contrast (the paper)": {"proposals": "cuts", "score": "contrast"},
     "19 cuts, Otsu": {"proposals": "cuts", "score": "otsu"},
     "19 cuts and their parts, Otsu": {"proposals": "parts", "score": "otsu"},
+    "the paper's sum of raw scores": {"fusion": "sum", "place_weight": 0.2},
     "alpha = 0.1": {"alpha": 0.1},
     "alpha = 0.5": {"alpha": 0.5},
     "beta = 0 (crops alone)": {"beta": 0.0},
     "beta = 1 (masked attention alone)": {"beta": 1.0},
-    "CLIP reads sentence and phrase": {"texts": "paper"},
-    "no place, size, order, relation": {"bias": "none"},
+    "CLIP reads sentence and phrase": {"clip_text": "paper"},
+    "CLIP reads 'a photo of a ...'": {"clip_templates": ("a photo of a {}",)},
+    "a red circle around the crop": {"crop": {"circle": True}},
+    "crop on a blurred ground": {"crop": {"surroundings": "blur"}},
+    "crop on the mean colour": {"crop": {"surroundings": "mean"}},
+    "place weighs half": {"place_weight": 1.0},
+    "place weighs double": {"place_weight": 4.0},
+    "no place, size, order, relation": {"place_rule": "none"},
+}
+PUBLISHED: dict[str, dict[str, Any]] = {  # of maps; see `families`
+    "words compete": {"compete": True, "capture": {"background": BACKGROUND}},
+    "spread along self-attention, order 2": {"spread": "mean", "capture": {"places": 16}},
+    "spread along sharpened self-attention": {"spread": "sharp", "capture": {"places": 16}},
+    "regions of self-attention are candidates": {
+        "proposals": "regions",
+        "capture": {"places": 16},
+    },
+    "heads by what they say": {"capture": {"heads": "output"}},
+    "all but sharpened": {
+        "compete": True,
+        "spread": "mean",
+        "capture": {"background": BACKGROUND, "places": 16, "heads": "output"},
+    },
 }
 HEADS = ("generative: mIoU", "right", "both: mIoU", "right", "given masks: right")
 
@@ -70,25 +93,24 @@ def choices(
         ready = make_ready(model, clip, device, dtype, "default", None, 0)
         rows = {name: _cells(name, own) for name, own in variants(ready)}
         plain = measured(scenes, [cell for cells in rows.values() for cell in cells])
-        typer.echo(_table(rows, plain))
+        say(_table(rows, plain))
 
 
 def variants(ready: Ready) -> Iterator[tuple[str, Ready]]:
     """The default, then the default with one choice changed; equal captures are shared."""
-    from ..shared_capture import SharedCapture
+    from ..evaluation.shared_capture import SharedCapture
 
     base = ready.settings
     rows: dict[str, Settings] = {"default": base}
-    rows |= {name: replace(base, **changes) for name, changes in METHOD.items()}
-    rows |= {
-        name: replace(base, capture=replace(base.capture, **changes))
-        for name, changes in CAPTURE.items()
-    }
+    rows |= {name: base.changed(changes) for name, changes in {**METHOD, **PUBLISHED}.items()}
+    rows |= {name: base.changed({"capture": changes}) for name, changes in CAPTURE.items()}
     shared = {
         settings.capture: SharedCapture(ready.capture, settings.capture)
         for settings in rows.values()
     }
     for name, settings in rows.items():
+        if name != "default" and settings == base:
+            continue  # this family's own choice
         yield name, replace(ready, capture=shared[settings.capture], settings=settings)
 
 

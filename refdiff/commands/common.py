@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 import os
 import re
+import signal
+import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -15,9 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .console import flush, hush, hush_if_full, plain, say_anything
+
 if TYPE_CHECKING:
-    from ..capture import Capture
-    from ..models import Models
+    from ..attention.capture import Capture
+    from ..models.catalogue import Models
     from ..settings import Settings
 
 Model = Annotated[
@@ -44,8 +49,8 @@ Profile = Annotated[
     typer.Option(
         "--profile",
         "-p",
-        help="default (measures best), paper (the paper to the letter), or official (the authors' "
-        "released code).",
+        help="default (measures best), paper (the paper to the letter), official (the authors' "
+        "released code), or a NAME.refdiff.toml as `refdiff tune` writes: its NAME or its path.",
     ),
 ]
 Size = Annotated[
@@ -55,6 +60,24 @@ Size = Annotated[
         metavar="PX",
         help="Side of the square that has the area at which the model sees the picture: pixels "
         "(512), or multiples of the model's own side (2x).",
+    ),
+]
+Embeddings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embedding",
+        metavar="FILE",
+        help="A word learned by textual inversion, .safetensors: FILE, whose word is the file's "
+        "own or its name, or WORD=FILE. May be given several times.",
+    ),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE",
+        help="A LoRA put onto the model, .safetensors: FILE or FILE:0.8. Its trigger words can "
+        "then be looked for. May be given several times.",
     ),
 ]
 Device = Annotated[
@@ -74,37 +97,77 @@ Debug = Annotated[
 ]
 
 
+READER_GONE = 1  # with which rich exits when nobody reads standard output any more
+
+
 @contextmanager
 def guarded(debug: bool) -> Iterator[None]:
     """Run a command's work: whatever goes wrong becomes one sentence and exit code 2."""
-    with _logging(debug), warnings.catch_warnings():
+    with _terminable(), _logging(debug), warnings.catch_warnings():
         if not debug:
             warnings.simplefilter("ignore")
+        say_anything()
         try:
             yield
+            flush()
         except (typer.Exit, typer.Abort):
             raise
+        except (BrokenPipeError, SystemExit) as gone:
+            if isinstance(gone, SystemExit) and gone.code != READER_GONE:
+                raise
+            hush()  # whoever read standard output has heard enough
+            raise typer.Exit(141) from None
         except Exception as error:
             if debug:
                 traceback.print_exc()
-            typer.echo(f"error: {sentence(error)}", err=True)
+            said = sentence(error)
+            hush_if_full()
+            typer.echo(f"error: {said}", err=True)
             raise typer.Exit(2) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the command as an exception does, so that nothing half-written stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def sentence(error: Exception) -> str:
     """What went wrong, on one line."""
-    import torch
-
     from ..errors import RefDiffError
 
-    said = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    said = plain(" ".join(str(error).split())) or type(error).__name__
+    if len(said) > LONGEST:
+        said = f"{said[: LONGEST // 2]} [...] {said[-LONGEST // 2 :]}"
+    on_device = getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)
+    if isinstance(error, MemoryError | on_device) or _ALLOCATION.search(said):
         said = "memory ran out; try a smaller --size, or --dtype bfloat16"
     elif isinstance(error, OSError) and error.strerror:
-        said = f"{error.filename or 'a file'}: {error.strerror}"
+        said = f"{plain(error.filename or _nameless(error))}: {error.strerror}"
     elif not isinstance(error, ValueError | RefDiffError | OSError):
         said = f"unexpected {type(error).__name__} ({said}); --debug shows where"
     return said if said.endswith((".", "?", "!")) else f"{said}."
+
+
+def _nameless(error: OSError) -> str:
+    """What could not be used: files are named, so that it is standard output when it is full."""
+    full = error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF)
+    return "standard output" if full else "a file"
+
+
+_ALLOCATION = re.compile("DefaultCPUAllocator|not enough memory|[Cc]an't allocate memory")
+LONGEST = 800  # letters of one sentence
 
 
 @contextmanager
@@ -114,7 +177,7 @@ def _logging(debug: bool) -> Iterator[None]:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    handler.setFormatter(_Plain("note: %(message)s"))
     if not debug:
         handler.addFilter(logging.Filter(__name__.split(".")[0]))
     logging.getLogger().addHandler(handler)
@@ -122,6 +185,11 @@ def _logging(debug: bool) -> Iterator[None]:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(plain, super().format(record).split("\n")))
 
 
 @dataclass(frozen=True)
@@ -141,19 +209,22 @@ def make_ready(
     profile: str,
     size: str | None,
     seed: int,
+    embeddings: list[str] | None = None,
+    loras: list[str] | None = None,
 ) -> Ready:
     """Load what the options name; those that need no model are checked first."""
-    from ..diffusers_capture import DiffusersCapture
-    from ..models import load_models
-    from ..settings import Settings
+    from ..attention.diffusers import DiffusersCapture
+    from ..models.catalogue import load_models
+    from ..settings_file import settings_named
 
-    settings = Settings.named(profile)
+    settings_named(profile)  # refused before anything is loaded
     if size is not None:
         read_size(size)
-    models = load_models(model, clip, device, dtype)
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"--seed is {seed}, wanted 0 up to {(1 << 63) - 1}.")
+    models = load_models(model, clip, device, dtype, embeddings or (), loras or ())
     capture = DiffusersCapture(models.pipe)
-    if profile == "default":
-        settings = replace(settings, empty_below=models.empty_below)
+    settings = settings_named(profile, capture.family)
     if size is not None:
         settings = settings.sized(native_sides(size, capture.native))
     return Ready(models, capture, replace(settings, capture=replace(settings.capture, seed=seed)))
@@ -180,24 +251,3 @@ def native_sides(size: str, native: int) -> float:
             f"({16 * native}) can be had."
         )
     return sides
-
-
-def print_json(data: Any, indent: int | None = None) -> None:
-    """One JSON value to standard output."""
-    typer.echo(json.dumps(data, indent=indent, ensure_ascii=False))
-
-
-def table(heads: list[str], rows: list[list[Any]], numbers: bool = False) -> Any:
-    """A plain rich table; numbers: what follows the first column stands to the right."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, head in enumerate(heads):
-        right = numbers and index > 0
-        made.add_column(head, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        cells = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row)
-        made.add_row(*map(Text, cells))
-    return made

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from .common import Clip, Debug, Device, Dtype, Model, Ready, guarded, make_ready
+from .console import say
 from .evaluate import Data, Limit, Split, folder_of, progress_bar, segmenter_of
 
 if TYPE_CHECKING:
@@ -47,11 +46,11 @@ def compare(
 
         scenes = limited(read_scenes(folder_of(data, split)), limit)
         ready = make_ready(model, clip, device, dtype, "default", None, 0)
-        plain = measured(scenes, list(_variants(ready)))
-        typer.echo(table(plain))
-        typer.echo(f"\nmIoU by kind (`absent`: share of empty answers)\n\n{kinds_table(plain)}")
+        plain = measured(scenes, list(profile_variants(ready)))
+        say(table(plain))
+        say(f"\nmIoU by kind (`absent`: share of empty answers)\n\n{kinds_table(plain)}")
         by_object = kinds_table(plain, "right_object")
-        typer.echo(f"\nRight object by kind\n\n{by_object}")
+        say(f"\nRight object by kind\n\n{by_object}")
 
 
 def measured(scenes: Sequence[Scene], variants: Sequence[Variant]) -> dict[str, dict[str, Any]]:
@@ -83,10 +82,10 @@ def limited(scenes: tuple[Scene, ...], limit: int | None) -> list[Scene]:
     return kept
 
 
-def _variants(ready: Ready) -> Iterator[Variant]:
+def profile_variants(ready: Ready) -> Iterator[Variant]:
     """Every row, those with the same capture settings after each other."""
+    from ..evaluation.shared_capture import SharedCapture
     from ..settings import Settings
-    from ..shared_capture import SharedCapture
 
     profiles = {
         "paper": Settings.paper(),
@@ -97,7 +96,7 @@ def _variants(ready: Ready) -> Iterator[Variant]:
     for profile, settings in profiles.items():
         shared = replace(ready, capture=SharedCapture(ready.capture, settings.capture))
         if profile == "default":
-            cut = replace(settings, threshold=FIXED_THRESHOLD, snap=0.0, bias="none")
+            cut = replace(settings, threshold=FIXED_THRESHOLD, edges=0.0, place_rule="none")
             yield Variant(
                 f"root map cut at {FIXED_THRESHOLD}",
                 without_clip(replace(shared, settings=cut)),

@@ -15,7 +15,9 @@ from .common import (
     Debug,
     Device,
     Dtype,
+    Embeddings,
     Json,
+    Loras,
     Model,
     Profile,
     Ready,
@@ -23,9 +25,8 @@ from .common import (
     Size,
     guarded,
     make_ready,
-    print_json,
-    table,
 )
+from .console import note, print_json, table
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,12 @@ Data = Annotated[
     ),
 ]
 Split = Annotated[
-    str, typer.Option("--split", help="validation (to choose by) or test (to report, run last).")
+    str,
+    typer.Option(
+        "--split",
+        help="validation (to choose by), test (to report, run last), or language (exclusions, "
+        "lists, counts, halves and texts without a noun).",
+    ),
 ]
 Halves = Annotated[
     str | None,
@@ -75,6 +81,8 @@ def stickers(
     split: Split = "validation",
     model: Model = None,
     clip: Clip = None,
+    embedding: Embeddings = None,
+    lora: Loras = None,
     profile: Profile = "default",
     size: Size = None,
     halves: Halves = None,
@@ -95,20 +103,22 @@ def stickers(
     """
     with guarded(debug):
         from ..evaluation import evaluate, read_scenes
-        from ..models import NO_CLIP
+        from ..models.catalogue import NO_CLIP
 
         scenes = read_scenes(folder_of(data, split))
-        _check_halves(halves)
+        check_halves(halves)
         clip = NO_CLIP if halves == "generative" else clip
-        ready = with_halves(make_ready(model, clip, device, dtype, profile, size, seed), halves)
+        ready = with_halves(
+            make_ready(model, clip, device, dtype, profile, size, seed, embedding, lora), halves
+        )
         failures: list[str] = []
         with progress_bar() as advance:
             report = evaluate(
                 scenes, segmenter_of(ready, given_masks, failures), profile, limit, advance
             )
         if failures:
-            count = f"note: {len(failures)} sentences were not understood and count as empty masks"
-            typer.echo(f"{count}; the first: {failures[0]}", err=True)
+            count = f"{len(failures)} sentences were not understood and count as empty masks"
+            note(f"{count}; the first: {failures[0]}")
         print_json(report.to_dict(), 2) if as_json else _show(report)
 
 
@@ -120,7 +130,8 @@ def folder_of(data: Path | None, split: str) -> Path:
     return DATA / split if data is None else data
 
 
-def _check_halves(halves: str | None) -> None:
+def check_halves(halves: str | None) -> None:
+    """ValueError when it is not one of `HALVES`."""
     if halves is not None and halves not in HALVES:
         raise ValueError(f"--halves is {halves!r}, wanted one of {', '.join(HALVES)}.")
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .common import Debug, Json, guarded, print_json, table
+from .common import Debug, Json, guarded
+from .console import print_json, table
 
 
 def models(
@@ -23,11 +24,11 @@ def models(
 ) -> None:
     """List the models at hand: built in, REFDIFF_MODEL's, in the hub's cache, in folders.
 
-    Nothing is downloaded or loaded; a .safetensors file is told by its header. What is no use
-    (a LoRA, a diffusion transformer) is listed with the reason.
+    Nothing is downloaded or loaded; a .safetensors file is recognised by its header. What cannot be
+    used (a LoRA, a diffusion transformer) is listed with the reason.
     """
     with guarded(debug):
-        from ..models import list_models
+        from ..models.catalogue import list_models
 
         found = list_models(folders or [])
         if as_json:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from ..io.pictures import is_tensor
 from .metrics import Figures, Outcome, judge, summarise, summarise_kind
 from .scenes import Scene, Sentence
 
-Finder = Callable[[Sentence], np.ndarray | torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+
+Finder = Callable[[Sentence], "np.ndarray | torch.Tensor"]
 Segmenter = Callable[[Scene], Finder]
 Progress = Callable[[int, int], object]
 
@@ -91,10 +94,27 @@ def evaluate(
         objects = scene.masks()
         for sentence, mask, spent in _masks(segmenter, scene, sentences):
             seconds += spent
-            outcomes.append(judge(mask, objects, sentence.objects, sentence.kind))
+            known = halved(objects, sentence)
+            outcomes.append(judge(mask, known, sentence.objects, sentence.kind))
             if progress:
                 progress(len(outcomes), total)
     return Report(profile, tuple(outcomes), seconds)
+
+
+def halved(objects: np.ndarray, sentence: Sentence) -> np.ndarray:
+    """The objects [N, H, W] bool, of those that a sentence means only the half it asks for."""
+    if not sentence.half:
+        return objects
+    known = objects.copy()
+    axis, far = {"top": (0, False), "bottom": (0, True), "left": (1, False), "right": (1, True)}[
+        sentence.half
+    ]
+    for index in sentence.objects:
+        used = np.flatnonzero(objects[index].any(1 - axis))
+        middle = used[0] + round((used[-1] + 1 - used[0]) / 2)
+        off = slice(None, middle) if far else slice(middle, None)
+        known[index][(off, slice(None)) if axis == 0 else (slice(None), off)] = False
+    return known
 
 
 def table(reports: Mapping[str, Report | Mapping[str, Any]]) -> str:
@@ -133,11 +153,12 @@ def _masks(
 ) -> Iterator[tuple[Sentence, np.ndarray, float]]:
     """Each sentence with its mask and the seconds it took; the first bears the picture's work."""
     find: Finder | None = None
+    mask: Any
     for sentence in sentences:
         start = time.perf_counter()
         find = find or segmenter(scene)
         mask = find(sentence)
-        if isinstance(mask, torch.Tensor):
+        if is_tensor(mask):
             mask = mask.detach().cpu().numpy()
         yield sentence, np.asarray(mask), time.perf_counter() - start
 

@@ -7,7 +7,8 @@
         "sentences": [{"text": "the red cat on the left", "objects": [0], "kind": "place"}]}]}
 
 `objects` of a sentence are the indices of what it means: several for a plural, none for a thing
-that is not there. Keys that are not named here are ignored.
+that is not there. "half": "top" (bottom, left, right) besides means that half of it alone. Keys
+that are not named here are ignored.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from ..pictures import PathLike, picture_size, read_picture, write_safely
+from ..io.files import PathLike, write_safely
+from ..io.pictures import picture_size, read_picture
+from ..masks.rle import covers
 
 FILE = "scenes.json"
+HALVES = ("", "top", "bottom", "left", "right")
 VERSION = 1
 
 
@@ -58,11 +62,15 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence, the indices of the objects it means (none: not there), and its kind."""
+    """A sentence, the indices of the objects it means (none: not there), and its kind.
+
+    half: top, bottom, left or right for that half of them alone, else "".
+    """
 
     text: str
     objects: tuple[int, ...]
     kind: str
+    half: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,7 @@ def _entry(name: str, objects: Sequence[SceneObject], sentences: Sequence[Senten
         ],
         "sentences": [
             {"text": said.text, "objects": list(said.objects), "kind": said.kind}
+            | ({"half": said.half} if said.half else {})
             for said in sentences
         ],
     }
@@ -158,7 +167,11 @@ def _entry(name: str, objects: Sequence[SceneObject], sentences: Sequence[Senten
 
 def _json(path: Path) -> Any:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "it is no file")
         return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"'{path}' is nested too deep for scenes; write it again.") from error
     except OSError as error:
         raise ValueError(
             f"There is no readable '{path}' ({error.strerror}); give a folder with pictures and "
@@ -169,7 +182,10 @@ def _json(path: Path) -> Any:
 
 
 def _scene(entry: Any, folder: Path, where: str) -> Scene:
-    image = folder / _field(entry, "image", str, where)
+    name = Path(_field(entry, "image", str, where))
+    if name.is_absolute() or ".." in name.parts:
+        raise ValueError(f"The image of {where} is '{name}', wanted one inside '{folder}'.")
+    image = folder / name
     size = picture_size(image)
     objects = tuple(
         _object(item, size, f"object {index} in {where}")
@@ -191,7 +207,7 @@ def _object(item: Any, picture: tuple[int, int], where: str) -> SceneObject:
     size = _field(mask, "size", list, f"the mask of {where}")
     _check_size(tuple(size), picture, where)
     counts = _field(mask, "counts", str, f"the mask of {where}")
-    if not _covers(counts, picture[0] * picture[1]):
+    if not covers(counts, picture[0] * picture[1]):
         raise ValueError(
             f"The mask of {where} is not a COCO compressed RLE of {picture[0]} x {picture[1]} "
             "pixels; encode it again."
@@ -204,7 +220,10 @@ def _sentence(item: Any, count: int, where: str) -> Sentence:
     kind = _field(item, "kind", str, where)
     objects = _field(item, "objects", list, where)
     _check_indices(objects, count, where)
-    return Sentence(text, tuple(objects), kind)
+    half = item.get("half", "")
+    if half not in HALVES:
+        raise ValueError(f'"half" of {where} is {half!r}, wanted one of {", ".join(HALVES[1:])}.')
+    return Sentence(text, tuple(objects), kind, half)
 
 
 def _field(item: Any, key: str, kind: type, where: str) -> Any:
@@ -232,26 +251,3 @@ def _check_indices(objects: list[Any], count: int, where: str) -> None:
             f"Object indices of {where} are {objects}, but should be different whole numbers "
             f"from 0 up, below the scene's {count} objects."
         )
-
-
-def _covers(counts: str, pixels: int) -> bool:
-    """Whether a compressed RLE is whole and its runs add up to the picture.
-
-    Each run is a little-endian number in base 32, one character (code 48 to 111) per digit, bit
-    32 says that more follow and the last digit's bit 16 is the sign. From the fourth on, a run
-    is stored as its difference to the one two before.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for digit in (ord(letter) - 48 for letter in counts):
-        if not 0 <= digit < 64:
-            return False
-        value |= (digit & 31) << shift
-        shift += 5
-        if digit & 32:
-            continue
-        if digit & 16:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    return shift == 0 and min(runs, default=-1) >= 0 and sum(runs) == pixels

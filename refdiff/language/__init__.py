@@ -1,6 +1,8 @@
-"""English to meaning: what a sentence refers to, from spaCy's parse.
+"""English to meaning: what a sentence refers to.
 
-`parser` tags the words, `grammar` knows the closed word classes, `chunks`, `folding` and
-`targets` find the noun phrases and which of them is meant, `reading` puts the `meaning` together;
-`plain` does without a parser. `refdiff.expression` is the door.
+`words` is the table of words that mean something; `cleaning` takes the notation of prompts off,
+`parser` tags the words, with spaCy or with the rules of `tagger`; `requests`, `idioms` and
+`exclusion` take off or join what belongs together; `chunks`, `folding` and `targets` find the noun
+phrases and which of them is meant; `nouns` and `reading` put the `meaning` together.
+`refdiff.expression` is the door.
 """

@@ -1,0 +1,1 @@
+"""Picture and sentences in, maps of the sentences' words out: the diffusion model's attention."""

@@ -1,0 +1,1 @@
+"""From heat to masks: resizing, edges, peaks, proposals, instances, refinement."""

@@ -1,0 +1,1 @@
+"""Models on disk: what a file holds, and how it becomes a pipeline or a CLIP."""

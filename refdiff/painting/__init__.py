@@ -1,0 +1,1 @@
+"""Painting into what a sentence refers to, with the same weights that find it."""
