@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .clip import LoadClipScorer
+from .candidates import ShowCandidates
 from .expression import ParseExpression
 from .heat import AttentionFromImage, HeatMap
-from .judge import ChooseMask, MaskProposals, ScoreProposals
-from .knobs import RefDiffSettings
+from .load_clip import LoadClipScorer
+from .load_stickers import LoadStickerModels
 from .refine import RefineMask
 from .sampling import CollectAttention, RecordSampling
+from .save_mask import SaveForMaskEditor
+from .score_choose import ChooseMask, MaskProposals, ScoreProposals
 from .segment import RefDiffSegment
-from .world import LoadStickerModels
+from .segs import DetectorProvider, MasksToSegs, SegsToMasks
+from .settings import RefDiffSettings
+from .xray import PromptXRay
 
 NODES: list[type[io.ComfyNode]] = [
     RefDiffSegment,
@@ -22,11 +26,17 @@ NODES: list[type[io.ComfyNode]] = [
     RecordSampling,
     CollectAttention,
     HeatMap,
+    PromptXRay,
     MaskProposals,
     LoadClipScorer,
     ScoreProposals,
+    ShowCandidates,
     ChooseMask,
     RefineMask,
+    SaveForMaskEditor,
+    MasksToSegs,
+    SegsToMasks,
+    DetectorProvider,
     LoadStickerModels,
 ]
 

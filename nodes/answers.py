@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,25 +11,32 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from PIL import Image
 from torch import Tensor
 
-from ..refdiff.errors import RefDiffError
 from ..refdiff.expression import Expression
-from ..refdiff.heat import enlarged
+from ..refdiff.masks.resize import upsample
 from ..refdiff.pipeline import Look
 from ..refdiff.result import Segmentation
-from ..refdiff.shared_capture import SharedCapture
-from .clip import ManagedClip
-from .expression import counted, told, understood
+from .candidates import numbered, ranked
+from .expression import AS_SAID, counted, understood, with_notes
 from .heat import capture_of
+from .hover import Looked
+from .load_clip import ManagedClip
+from .load_stickers import caution, fitting
+from .maps_cache import RememberedClip
+from .narrow import Narrow, Nothing, carved
 from .refine import refined
-from .wires import NodeSettings
-from .world import caution, fitting
+from .types import NodeSettings, NothingFound
 
 Models = tuple[Any, Any, Any]
+MOST_LINES = 100
+NO_SCORER = "no scorer wired (Load CLIP Scorer): the heat alone chooses"
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Segment's widgets, as they are after a wired REFDIFF_SETTINGS had its say."""
+    """Segment's widgets, as they are after a wired REFDIFF_SETTINGS had its say.
+
+    instances: one of Segment's options, or AS_SAID, as detectors ask.
+    """
 
     settings: NodeSettings
     focus: str
@@ -39,31 +45,47 @@ class Choices:
     edges: str
     grow: int
     falloff: int
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no answer."""
-
-    words: str
+    invert: bool = False
+    exclude: str = ""
+    show_candidates: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One sentence over one picture: masks [K, H, W] and heat [H, W] float, words to read."""
+    """One sentence over one picture: masks [K, H, W] and heat [H, W] float, words to read.
+
+    core: bool [H, W], what was found, before it is shaped. score: presence. second: float [H, W],
+    the runner-up, shaped alike; ambiguity: how close it comes, 0..1. candidates: the numbered
+    candidates over the picture, where they were asked for. looked: what a front end needs to show
+    the heat of each word.
+    """
 
     picture: Image.Image
     masks: Tensor
     heat: Tensor
+    core: Tensor
     score: float
     label: str
     words: str
+    second: Tensor
+    ambiguity: float = 0.0
+    candidates: Image.Image | None = None
+    looked: Looked | None = None
+
+    @property
+    def found(self) -> bool:
+        return bool(self.core.any())
 
 
 def paired(
     pictures: Sequence[Image.Image], lines: Sequence[str | Expression]
 ) -> list[tuple[Image.Image, list[str | Expression]]]:
     """Each picture with its sentences; one of either goes with all of the other."""
+    if len(lines) > max(MOST_LINES, len(pictures)):
+        raise ValueError(
+            f"There are {len(lines)} lines of text, wanted {MOST_LINES} at most; each is a "
+            "sentence with a mask of its own, so put one long sentence in one line."
+        )
     if len(pictures) == 1:
         return [(pictures[0], list(lines))]
     if len(lines) == 1:
@@ -83,83 +105,126 @@ def answers_of(
     models: Models,
     scorer: ManagedClip | None,
     given: Tensor | None,
+    before: Sequence[Answer] = (),
 ) -> list[Answer]:
-    """An answer for every line; a failure is an empty mask and its words, unless it must raise."""
-    tried = partial(_tried, choices.settings.raise_on_failure)
+    """An answer for every line; where nothing is found an empty mask and words, or NothingFound.
+
+    before: the answers of a film's last frame, from which these must not jump away.
+    """
     scorer, said = fitting(scorer, models[0])
-    read = [tried(understood, line, choices.focus) for line in lines]
-    texts = [one[0].text for one in read if not isinstance(one, Failure)]
-    look = tried(_look_at, picture, texts, choices.settings, models, scorer, given)
+    said = [*said, *caution(models[0], picture)]
+    read = [understood(line, choices.focus) for line in lines]
+    excluded = [understood(line)[0] for line in carved(choices.exclude)]
+    settings = choices.settings
+    capture = capture_of(*models, settings)
+    texts = [expression.text for expression, _ in [*read, *((one, ()) for one in excluded)]]
+    capture.read(capture.encode(picture), texts)
+    clip = None if scorer is None else RememberedClip(scorer)
+    narrow = Narrow(picture, capture, clip, settings, given, tuple(excluded))
     answers = []
-    for one in read:
+    for index, (expression, notes) in enumerate(read):
         throw_exception_if_processing_interrupted()
-        answer = next((each for each in (one, look) if isinstance(each, Failure)), None)
-        if answer is None:
-            expression, notes = one
-            notes = [*notes, *said, *caution(models[0], picture)]
-            answer = tried(_answer, look, expression, notes, choices)
-        answers.append(_failed(picture, answer.words) if isinstance(answer, Failure) else answer)
+        last = before[index] if index < len(before) else None
+        answer = _answer(narrow, expression, [*notes, *said], choices, last)
+        if settings.raise_if_nothing_found and not answer.found:
+            raise NothingFound(answer.words)
+        answers.append(answer)
     return answers
 
 
-def _tried(raises: bool, function: Callable[..., Any], *args: Any) -> Any:
-    """What the function gives, or a Failure where it may not raise."""
-    try:
-        return function(*args)
-    except (ValueError, RefDiffError) as error:
-        if raises:
-            raise
-        return Failure(str(error))
-
-
-def _look_at(
-    picture: Image.Image,
-    texts: Sequence[str],
-    settings: NodeSettings,
-    models: Models,
-    scorer: ManagedClip | None,
-    given: Tensor | None,
-) -> Look:
-    """A look at the picture for which all the texts were read together."""
-    capture = SharedCapture(capture_of(*models, settings), settings.method.capture)
-    capture.read(capture.encode(picture), texts)
-    return Look(picture, capture, scorer, settings.method, given)
-
-
-def _answer(look: Look, expression: Expression, notes: Sequence[str], choices: Choices) -> Answer:
-    result = look(counted(expression, choices.instances), choice=choices.choice)
-    size = (result.image.height, result.image.width)
-    separate = choices.instances == "separate" and len(result.instances) > 0
-    masks = result.instances if separate else result.mask[None]
-    shape = (choices.edges, choices.grow, choices.falloff)
-    done = torch.stack([refined(mask, result.image, *shape) for mask in masks])
-    label = result.expression.root.word.text
-    heat = enlarged(result.heat, size)
-    return Answer(result.image, done, heat, result.presence, label, _words(result, notes))
-
-
-def _words(result: Segmentation, notes: Sequence[str]) -> str:
-    found = (
-        "Nothing found."
-        if result.empty
-        else f"Found {len(result.instances)} of {len(result.candidates)} candidates, "
-        f"presence {result.presence:.2f}."
+def _answer(
+    narrow: Narrow,
+    expression: Expression,
+    notes: Sequence[str],
+    choices: Choices,
+    before: Answer | None,
+) -> Answer:
+    asked = counted(expression, choices.instances)
+    last = None if before is None or not before.found else (before.core, before.heat)
+    look = narrow.look(asked, last)
+    result = look if isinstance(look, Nothing) else _chosen(look, asked, choices.choice)
+    if isinstance(result, Nothing):
+        return _empty(narrow.picture, with_notes(f"{expression.summary()} {result.words}", notes))
+    off = narrow.excluded_mask()
+    parts = result.instances & ~off if len(result.instances) else result.instances
+    whole = result.mask & ~off
+    separate = choices.instances in ("separate", AS_SAID) and len(parts) > 0
+    shown = numbered(result.image, look_masks(result), whole) if choices.show_candidates else None
+    return Answer(
+        result.image,
+        _shaped(parts if separate else whole[None], result.image, choices),
+        upsample(result.heat, whole.shape),
+        whole,
+        result.presence,
+        result.expression.root.word.text,
+        _words(result, notes, whole),
+        _second(result, off, choices),
+        result.ambiguity,
+        shown,
+        narrow.looked(expression),
     )
-    return told(f"{result.expression.summary()} {found}", [*result.notes, *notes])
+
+
+def _chosen(look: Look, expression: Expression, choice: int) -> Segmentation | Nothing:
+    """The answer; with a choice there are not so many of, why not."""
+    try:
+        return look(expression, choice=choice)
+    except ValueError as error:
+        if choice == 1:
+            raise
+        return Nothing(f"Nothing found: {error}")
+
+
+def look_masks(result: Segmentation) -> Tensor:
+    """The different candidates of an answer at the picture's size, as `choice` counts them."""
+    size = (result.image.height, result.image.width)
+    return torch.stack([upsample(mask, size) for mask in ranked(result)])
+
+
+def _shaped(masks: Tensor, picture: Image.Image, choices: Choices) -> Tensor:
+    """The masks after the widgets that shape them; an empty one stays empty, inverted too."""
+    shape = (choices.edges, choices.grow, choices.falloff)
+    done = torch.stack([refined(mask, picture, *shape) for mask in masks])
+    there = masks.flatten(1).any(1)[:, None, None]
+    return torch.where(there, 1 - done, done) if choices.invert else done
+
+
+def _second(result: Segmentation, off: Tensor, choices: Choices) -> Tensor:
+    """The runner-up after the same widgets: float [H, W], zeros where there is none."""
+    if result.runner_up is None:
+        return torch.zeros(result.mask.shape)
+    return _shaped((result.runner_up & ~off)[None], result.image, choices)[0]
+
+
+def _words(result: Segmentation, notes: Sequence[str], found: Tensor) -> str:
+    said = (
+        f"Found {len(result.instances)} of {len(result.candidates)} candidates, "
+        f"score {result.score:.2f}, presence {result.presence:.2f}."
+        if bool(found.any())
+        else "Nothing found."
+    )
+    own = [NO_SCORER if note.startswith("no CLIP model") else note for note in result.notes]
+    return with_notes(f"{result.expression.summary()} {said}", [*own, *notes])
 
 
 def merged(answers: Sequence[Answer]) -> Answer:
     """The answers to several lines on one picture as one: the union, present if any is."""
+    first = answers[0]
     return Answer(
-        answers[0].picture,
+        first.picture,
         torch.cat([answer.masks for answer in answers]).amax(0, keepdim=True),
         torch.stack([answer.heat for answer in answers]).amax(0),
+        torch.stack([answer.core for answer in answers]).any(0),
         max(answer.score for answer in answers),
         " + ".join(answer.label for answer in answers if answer.label),
         "\n".join(answer.words for answer in answers),
+        torch.zeros_like(first.second),
+        max(answer.ambiguity for answer in answers),
+        first.candidates,
+        first.looked,
     )
 
 
-def _failed(picture: Image.Image, words: str) -> Answer:
+def _empty(picture: Image.Image, words: str) -> Answer:
     nothing = torch.zeros(picture.height, picture.width)
-    return Answer(picture, nothing[None], nothing, 0.0, "", words)
+    return Answer(picture, nothing[None], nothing, nothing > 0, 0.0, "", words, nothing)

@@ -1,4 +1,4 @@
-"""Text to expressions, with and without a parser, and the node that shows how it was understood."""
+"""Text to expressions, and the node that shows how it was understood."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..refdiff.errors import RefDiffError, WordError
-from ..refdiff.expression import Expression, Word, parse, with_root
-from ..refdiff.language.plain import about, parse_plainly
+from ..refdiff.errors import WordError
+from ..refdiff.expression import Expression, Word, about, parse, told_notes, with_root
 from .pictures import shown
-from .wires import CATEGORY, EXPRESSION, output
+from .types import CATEGORY, EXPRESSION, found_by, output
 
-PLAINLY = "no English spaCy model is installed, so only the noun was read (see requirements.txt)"
 ALL = "*"
+AS_SAID = "as said"
+"""Of `instances`: as many things as the sentence says, a mask for each of them."""
 
 
 def understood(text: str | Expression, focus: str = "") -> tuple[Expression, list[str]]:
@@ -28,21 +28,20 @@ def understood(text: str | Expression, focus: str = "") -> tuple[Expression, lis
         return (with_root(text, focus) if focus.strip() else text), []
     if focus.strip() and focus.strip().lower() == text.strip().lower():
         return about(text, found_word(text, focus)), []
-    try:
-        expression, notes = parse(text), []
-    except RefDiffError:
-        expression, notes = parse_plainly(text), [PLAINLY]
-    return (with_root(expression, focus) if focus.strip() else expression), notes
+    expression = parse(text)
+    if focus.strip():
+        return with_root(expression, focus), []
+    return expression, told_notes(expression)
 
 
-def told(words: str, notes: Sequence[str]) -> str:
+def with_notes(words: str, notes: Sequence[str]) -> str:
     """Words and the notes on them, in one line."""
     return " ".join([words, *(f"Note: {note}." for note in notes)])
 
 
 def counted(expression: Expression, instances: str) -> Expression:
     """The expression made to mean one, all or each of the things, whatever its own number."""
-    if instances == "auto" or (instances == "separate" and expression.number != 1):
+    if instances in ("auto", AS_SAID) or (instances == "separate" and expression.number != 1):
         return expression
     number = 1 if instances == "one" else None
     further = tuple(replace(one, number=number) for one in expression.further)
@@ -101,10 +100,11 @@ class ParseExpression(io.ComfyNode):
                 output(io.String, "summary", "The reading in one line."),
             ],
             hidden=[io.Hidden.unique_id],
+            **found_by("parse sentence", "noun", "grammar"),
         )
 
     @classmethod
     def execute(cls, text: str, focus: str) -> io.NodeOutput:
         expression, notes = understood(text, focus)
-        summary = told(expression.summary(), notes)
+        summary = with_notes(expression.summary(), notes)
         return io.NodeOutput(expression, summary, ui=shown(cls, words=summary))

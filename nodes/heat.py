@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,50 +10,61 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..refdiff.capture import Capture
-from ..refdiff.errors import WordError
-from ..refdiff.expression import Expression, Word
-from ..refdiff.heat import enlarged, to_tensor, working_size
-from ..refdiff.overlay import draw_overlay
-from ..refdiff.steps import heat_of
-from .capture import ComfyCapture
-from .expression import asked_words, told, understood
+from ..refdiff.attention.capture import Capture
+from ..refdiff.expression import Expression, Noun, Word, pictured
+from ..refdiff.io.overlay import draw_overlay
+from ..refdiff.masks.resize import upsample, working_size
+from ..refdiff.settings import Settings
+from ..refdiff.steps import THING, asks_for_a_thing, noun_columns, read_heat
+from .backend import ComfyCapture
+from .expression import asked_words, understood, with_notes
+from .load_stickers import caution
+from .maps_cache import remembering
 from .pictures import image_of, mask_of, only_picture, shown
-from .store import StoredCapture
-from .wires import (
+from .types import (
     ATTENTION,
     CATEGORY,
     Attention,
     NodeSettings,
+    found_by,
     model_inputs,
     output,
     settings_input,
     text_input,
 )
-from .world import caution
+from .unet import check_model, family
 
 
 def capture_of(model: Any, clip: Any, vae: Any, settings: NodeSettings) -> Capture:
     """Reads these models' attention as the settings say."""
-    own = ComfyCapture(model, clip, vae, settings.method.capture, settings.keep_patches)
-    return StoredCapture(own)
+    check_model(model)
+    keep, seen = settings.keep_patches, settings.method(family(model)).capture
+    reader = ComfyCapture(model, clip, vae, seen, keep)
+    return remembering(reader, (model, clip, vae), keep)
 
 
 def word_heat(
-    attention: Attention,
-    word: Word,
-    settings: NodeSettings,
-    picture: Image.Image | None = None,
+    attention: Attention, word: Word, method: Settings, size: tuple[int, int] | None = None
 ) -> Tensor:
     """The heat of a word of the attention's text, [h, w] at the working size.
 
-    picture: whose edges it follows; the attention's own unless given.
+    size: the (height, width) of the picture it is wanted for; the attention's own unless given.
     """
-    picture = picture or attention.picture
-    size = working_size(attention.size if picture is None else (picture.height, picture.width))
-    pixels = None if picture is None else to_tensor(picture, size)
-    columns = attention.maps.columns(word.start, word.end)
-    return heat_of(attention.maps, columns, size, settings.method, pixels)
+    return words_heat(attention, [word], method, size)
+
+
+def words_heat(
+    attention: Attention,
+    words: Sequence[Word],
+    method: Settings,
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """The heat of several words together; of one that names no thing, "one", that of any thing."""
+    thing = attention.thing is not None and not any(map(pictured, words))
+    maps = attention.thing if thing else attention.maps
+    nouns = [Noun(word, word.text, word.text) for word in words]
+    columns = tuple(dict.fromkeys(k for noun in nouns for k in noun_columns(noun, maps)))
+    return read_heat(maps, columns, working_size(size or attention.size), method)
 
 
 def labelled_heat(picture: Image.Image, heat: Tensor, label: str) -> Image.Image:
@@ -80,6 +92,7 @@ class AttentionFromImage(io.ComfyNode):
             ],
             outputs=[output(ATTENTION, "attention", "For Heat Map and Score Proposals.")],
             hidden=[io.Hidden.unique_id],
+            **found_by("daam", "cross attention", "attention heatmap", "read attention"),
         )
 
     @classmethod
@@ -96,10 +109,12 @@ class AttentionFromImage(io.ComfyNode):
         picture = only_picture(image, "Attention from Image")
         expression, notes = understood(text)
         capture = capture_of(model, clip, vae, settings)
-        (maps,) = capture.read(capture.encode(picture), [expression.text])
+        thing = [THING] if asks_for_a_thing(expression) else []
+        maps, *more = capture.read(capture.encode(picture), [expression.text, *thing])
         size = (picture.height, picture.width)
-        words = told(expression.summary(), [*notes, *caution(model, picture)])
-        return io.NodeOutput(Attention(maps, expression, size, picture), ui=shown(cls, words=words))
+        words = with_notes(expression.summary(), [*notes, *caution(model, picture)])
+        attention = Attention(maps, capture.family, expression, size, picture, *more)
+        return io.NodeOutput(attention, ui=shown(cls, words=words))
 
 
 class HeatMap(io.ComfyNode):
@@ -124,7 +139,7 @@ class HeatMap(io.ComfyNode):
                     "image",
                     optional=True,
                     tooltip="The finished picture, for attention that was recorded while it was "
-                    "made: the heat follows its edges and is drawn over it.",
+                    "made: the heat is drawn over it.",
                 ),
                 settings_input(),
             ],
@@ -133,6 +148,7 @@ class HeatMap(io.ComfyNode):
                 output(io.Image, "overlay", "The heat over the picture, labelled."),
             ],
             hidden=[io.Hidden.unique_id],
+            **found_by("daam", "attention heatmap", "attention map", "heatmap", "cross attention"),
         )
 
     @classmethod
@@ -148,16 +164,11 @@ class HeatMap(io.ComfyNode):
         picture = picture or attention.picture
         size = attention.size if picture is None else (picture.height, picture.width)
         canvas = picture or Image.new("RGB", (size[1], size[0]), "grey")
-        try:
-            asked = asked_words(attention.expression, words)
-            heats = [word_heat(attention, word, settings, picture) for word in asked]
-        except WordError as error:
-            if settings.raise_on_failure:
-                raise
-            nothing = torch.zeros(1, *size)
-            return io.NodeOutput(nothing, image_of([canvas]), ui=shown(cls, [canvas], str(error)))
+        asked = asked_words(attention.expression, words)
+        method = settings.method(attention.family)
+        heats = [word_heat(attention, word, method, size) for word in asked]
         drawn = [
             labelled_heat(canvas, heat, word.text) for heat, word in zip(heats, asked, strict=True)
         ]
-        full = torch.stack([enlarged(heat, size) for heat in heats])
+        full = torch.stack([upsample(heat, size) for heat in heats])
         return io.NodeOutput(mask_of(full), image_of(drawn), ui=shown(cls, drawn))

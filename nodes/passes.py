@@ -7,9 +7,8 @@ nothing. When the last wanted layer was seen, the rest of the last pass does not
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import comfy.sample
@@ -18,103 +17,76 @@ from comfy.model_management import load_models_gpu, throw_exception_if_processin
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ..refdiff.attention import AttentionRecorder, Grid
-from ..refdiff.capture import guided
+from ..refdiff.attention.backend import AllSeen, Embeds, Shown
+from ..refdiff.attention.heads import projection_of
+from ..refdiff.attention.maps import AttentionRecorder, Grid
+from ..refdiff.attention.noise import add_noise, cfg_output, ddim_step
 from ..refdiff.errors import ModelError
-from ..refdiff.noise import View, ddim_step, noise, noised
-from .unet import place_of, sigma_at
+from .unet import place_of, running_unet, sigma_at
 
 
-class _Enough(Exception):
-    """Every wanted layer was seen; what is left of the pass is not needed."""
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A picture as the rows of a pass see it: half by half, view by view, sentence by sentence.
-
-    clean, noise: [R, C, h, w], the scaled latents and what is put on them. sigmas [1 + calls, R]:
-    the level it is put on at, then what each call is told.
-    """
-
-    clean: Tensor
-    noise: Tensor
-    sigmas: Tensor
-
-    @classmethod
-    def of(
-        cls, latent: Tensor, views: Sequence[View], sampling: Any, sentences: int, halves: int
-    ) -> Shown:
-        """latent: [1, C, h, w]. sampling: the MODEL's model_sampling."""
-        clean = torch.cat([view.of(latent) for view in views])
-        added = torch.cat([noise(view.seed, latent.shape) for view in views])
-        times = [(view.schedule.noised, *view.schedule.calls) for view in views]
-        sigmas = torch.tensor([[float(sigma_at(sampling, t)) for t in own] for own in times])
-        rows = (
-            each.repeat_interleave(sentences, 0).repeat(halves, *[1] * (each.ndim - 1))
-            for each in (clean, added, sigmas)
-        )
-        return cls(next(rows), next(rows), next(rows).mT)
-
-
-def look(
+def run_observed(
     model: Any,
     shown: Shown,
-    cond: Tensor,
-    extra: dict[str, Any],
+    embeds: Embeds,
     recorders: Sequence[AttentionRecorder],
-    layers: Sequence[str],
     guidance: float | None = None,
 ) -> None:
-    """Show a picture to a MODEL of our own, once per recorder, and fill the recorders.
+    """Show pictures to a MODEL of our own, once per recorder, and fill the recorders.
 
-    cond [R, T, C] and extra: what ComfyUI calls a conditioning, with a row for each row shown.
     guidance: the first half of the rows is unconditional; used between passes. Raises ModelError
     when a layer was never seen, or asked about other rows or words.
     """
     running: list[AttentionRecorder] = []
-    watch(model, layers, running, (cond.shape[0], cond.shape[1]), last=recorders[-1])
+    cond, pooled = embeds.states, embeds.pooled
+    observe(model, running, (cond.shape[0], cond.shape[1]), last=recorders[-1])
     raw = model.get_model_object("latent_format").process_out(shown.clean)
-    conditioning = [[cond, _told(model, raw) | extra]]
+    extra = embeds.extra if pooled is None else embeds.extra | {"pooled_output": pooled}
+    conditioning = [[cond, _nothing_hidden(model, raw) | extra]]
+    sampling = model.get_model_object("model_sampling")
+    sigmas = torch.tensor([
+        [float(sigma_at(sampling, int(level))) for level in row] for row in shown.levels
+    ])  # fmt: skip
     with _eagerly():
         comfy.sample.sample_custom(
             model,
             shown.noise,
             1.0,
-            KSAMPLER(_sampler(shown, recorders, running, guidance)),
-            torch.cat([shown.sigmas[1:, 0], torch.zeros(1)]),
+            KSAMPLER(_sampler(shown, sigmas, recorders, running, guidance)),
+            torch.cat([sigmas[1:, 0], torch.zeros(1)]),
             conditioning,
             conditioning,
             raw,
             disable_pbar=True,
             seed=0,
         )
-    _check_all_seen(recorders, layers)
+    _check_all_seen(recorders)
 
 
 def _sampler(
     shown: Shown,
+    sigmas: Tensor,
     recorders: Sequence[AttentionRecorder],
     running: list[AttentionRecorder],
     guidance: float | None,
 ) -> Callable[..., Tensor]:
     """What ComfyUI takes for a sampler: a call of the network for each recorder."""
-    levels = shown.sigmas[:, :, None, None, None]
+    levels = sigmas[:, :, None, None, None]
     alphas = 1 / (1 + levels**2)
 
     def sampler(network: Any, start: Tensor, _: Tensor, extra_args: Any, **_unused: Any) -> Tensor:
-        sample = noised(shown.clean, shown.noise, alphas[0]).to(start)
+        sample = add_noise(shown.clean, shown.noise, alphas[0]).to(start)
         for call, recorder in enumerate(recorders, start=1):
             throw_exception_if_processing_interrupted()
             running[:] = [recorder]
             scaled = sample * (1 + levels[call] ** 2).sqrt().to(sample)
             try:
-                clean = network(scaled, shown.sigmas[call].to(sample), **extra_args)
-            except _Enough:
+                clean = network(scaled, sigmas[call].to(sample), **extra_args)
+            except AllSeen:
                 return sample
             if call < len(recorders):
                 step = alphas[call].to(sample), alphas[call + 1].to(sample)
-                sample = ddim_step(sample, guided(clean, guidance), *step, "sample")
+                sample = ddim_step(sample, cfg_output(clean, guidance), *step, "sample")
         return sample
 
     return sampler
@@ -126,7 +98,7 @@ def _eagerly() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiling else nullcontext()
 
 
-def keys_of(model: Any, layers: Sequence[str], cond: Tensor) -> dict[str, Tensor]:
+def keys_of(model: Any, layers: Collection[str], cond: Tensor) -> dict[str, Tensor]:
     """What the layers of a MODEL of our own make of a text [R, T, C], without a pass."""
     throw_exception_if_processing_interrupted()
     load_models_gpu([model])
@@ -136,37 +108,58 @@ def keys_of(model: Any, layers: Sequence[str], cond: Tensor) -> dict[str, Tensor
     return {layer: unet.get_submodule(layer).attn2.to_k(text) for layer in layers}
 
 
-def watch(
+def observe(
     model: Any,
-    layers: Sequence[str],
     running: list[AttentionRecorder],
     asked: tuple[int, int],
     last: AttentionRecorder,
 ) -> None:
     """Patch a MODEL of our own so that the running recorder sees the layers it wants.
 
-    The patch asks the layer's own projections for queries and keys, so it also sees layers whose
+    The patches ask the layer's own projections for queries and keys, so they also see layers whose
     attention another patch replaces. asked: the rows and tokens every layer must be asked about.
-    The pass ends, with _Enough, when `last` has seen them all.
+    The pass ends, with AllSeen, when `last` has seen them all.
     """
-    unet = model.model.diffusion_model
-    wanted = {place_of(layer): layer for layer in layers}
+    unet = running_unet(model)
+    missing = dict.fromkeys(last.missing)
+    wanted = {place_of(layer): layer for layer in missing}
+
+    def at(options: dict[str, Any]) -> str | None:
+        return wanted.get((*options["block"], options.get("block_index", 0)))
 
     def see(hidden: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> Any:
-        layer = wanted.get((*options["block"], options.get("block_index", 0)))
-        if layer is not None:
+        layer = at(options)
+        if layer is not None and last.wants(layer, (0, 0)):
             throw_exception_if_processing_interrupted()
-            attention = unet.get_submodule(layer).attn2
+            attention = unet().get_submodule(layer).attn2
             rows = positive_rows(len(hidden), options)
             places, words = hidden[rows], context[rows]
             _check_asked((len(places), words.shape[1]), asked)
             query, key = attention.to_q(places), attention.to_k(words)
-            running[0].add(layer, query, key, attention.heads, grid_seen(hidden, options))
+            output = None
+            if last.heads == "output":
+                said = attention.to_v(value[rows])
+                output = said, projection_of(attention.to_out[0], said)
+            grid = grid_seen(hidden, options)
+            running[0].add(layer, query, key, attention.heads, grid, output)
             if last.done:
-                raise _Enough
+                raise AllSeen(layer)
+        return hidden, context, value
+
+    def see_places(hidden: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> Any:
+        layer = at(options)
+        if layer is not None and last.wants_places(layer):
+            attention = unet().get_submodule(layer).attn1
+            places = hidden[positive_rows(len(hidden), options)]
+            query, key = attention.to_q(places), attention.to_k(places)
+            running[0].add_places(layer, query, key, attention.heads, grid_seen(hidden, options))
+            if last.done:
+                raise AllSeen(layer)
         return hidden, context, value
 
     model.set_model_attn2_patch(see)
+    if any(last.wants_places(layer) for layer in missing):
+        model.set_model_attn1_patch(see_places)
 
 
 def positive_rows(rows: int, options: dict[str, Any]) -> slice | list[int]:
@@ -197,17 +190,18 @@ def grid_seen(hidden: Tensor, options: dict[str, Any]) -> Grid:
     return height, width
 
 
-def _told(model: Any, raw: Tensor) -> dict[str, Any]:
+def _nothing_hidden(model: Any, raw: Tensor) -> dict[str, Any]:
     """What an inpainting model is told besides the text: that nothing is hidden."""
     if not model.model.concat_keys:
         return {}
     return {"concat_latent_image": raw, "concat_mask": torch.zeros_like(raw[:, :1])}
 
 
-def _check_all_seen(recorders: Sequence[AttentionRecorder], layers: Sequence[str]) -> None:
-    missing = [layer for layer in layers if any(layer not in one.maps for one in recorders)]
-    if missing:
-        raise ModelError(
-            f"{len(missing)} of {len(layers)} cross-attentions never ran, first {missing[0]}; "
-            "leave out the node that replaces the model's blocks, or turn keep_patches off."
-        )
+def _check_all_seen(recorders: Sequence[AttentionRecorder]) -> None:
+    for recorder in recorders:
+        if missing := recorder.missing:
+            raise ModelError(
+                f"{len(missing)} of {len(missing) + len(recorder.maps)} cross-attentions never "
+                f"ran, first {missing[0]}; leave out the node that replaces the model's blocks, or "
+                "turn keep_patches off."
+            )

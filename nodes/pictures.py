@@ -7,6 +7,7 @@ own size; what is inside is exactly 1.0 and what is outside exactly 0.0.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from comfy_api.latest import ui
 from PIL import Image
 from torch import Tensor
 
-from ..refdiff.pictures import as_picture
+from ..refdiff.io.pictures import as_picture
 
 Size = tuple[int, int]
 
@@ -71,34 +72,61 @@ def is_placeholder(mask: Tensor) -> bool:
     return mask.shape[-2:] == (64, 64) and not bool(mask.any())
 
 
-def boxes_of(masks: Tensor, scores: Sequence[float]) -> list[dict[str, float]]:
-    """One BOUNDING_BOX {x, y, width, height, score} in pixels for each mask that is not empty."""
+def boxes_of(masks: Tensor, scores: Sequence[float], first: int = 0) -> list[dict[str, float]]:
+    """One BOUNDING_BOX {x, y, width, height, score, mask} for each mask that is not empty.
+
+    All but the score, 0..1, in pixels; mask: which one it is, counted from `first`. The masks are
+    one picture's: ComfyUI's nodes take a list of such lists, one for each picture.
+    """
     boxes = []
-    for mask, score in zip(masks > 0, scores, strict=True):
+    for index, (mask, score) in enumerate(zip(masks > 0, scores, strict=True), start=first):
         rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
         if len(rows):
             top, left = int(rows[0]), int(columns[0])
-            box = {"x": left, "y": top, "width": int(columns[-1]) + 1 - left}
-            boxes.append({**box, "height": int(rows[-1]) + 1 - top, "score": round(score, 4)})
+            size = {"width": int(columns[-1]) + 1 - left, "height": int(rows[-1]) + 1 - top}
+            said = {"score": round(score, 4), "mask": index}
+            boxes.append({"x": left, "y": top, **size, **said})
     return boxes
 
 
 def points_of(masks: Tensor) -> str:
     """JSON [{"x", "y"}, ...]: for each mask the place deepest inside it, in pixels."""
+    return json.dumps([{"x": at[0], "y": at[1]} for at in middles_of(masks) if at is not None])
+
+
+def middles_of(masks: Tensor) -> list[tuple[int, int] | None]:
+    """The (x, y) of the place deepest inside each mask [N, H, W]; None for an empty one."""
     from scipy import ndimage
 
-    points = []
+    places: list[tuple[int, int] | None] = []
     for mask in masks > 0:
-        if bool(mask.any()):
-            depth = ndimage.distance_transform_edt(np.pad(mask.numpy(), 1))[1:-1, 1:-1]
-            row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-            points.append({"x": int(column), "y": int(row)})
-    return json.dumps(points)
+        depth = ndimage.distance_transform_edt(np.pad(mask.numpy(), 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+        places.append((int(column), int(row)) if bool(mask.any()) else None)
+    return places
+
+
+def cut_out(picture: Image.Image, mask: Tensor) -> Tensor:
+    """The picture as [H, W, 4], which is transparent where the mask [H, W] is 0."""
+    return torch.cat([image_of([picture])[0], mask[..., None].float()], -1)
+
+
+def escaped(words: str) -> str:
+    """Words without HTML: front ends of 2025 put them into the page as they are.
+
+    Brackets and quotes become others that look alike, since newer front ends escape for themselves
+    and would show `&lt;`.
+    """
+    return words.translate(_LOOKALIKES)
+
+
+_LOOKALIKES = str.maketrans({"<": "\u2039", ">": "\u203a", '"': "\u201d"})
 
 
 def shown(cls: Any, pictures: Sequence[Image.Image] = (), words: str = "") -> dict[str, Any] | None:
     """What a node shows on itself: a gallery of pictures of one size, and words."""
     out: dict[str, Any] = {}
+    words = escaped(words)
     if pictures:
         out |= ui.PreviewImage(image_of(pictures), cls=cls).as_dict()
     if words:
@@ -108,10 +136,10 @@ def shown(cls: Any, pictures: Sequence[Image.Image] = (), words: str = "") -> di
 
 
 def say(cls: Any, words: str) -> None:
-    """Write words on the node that is running, where a front end is listening."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    """Write words on the node that is running, in the front end that asked for it and no other."""
+    running = getattr(sys.modules.get("server"), "PromptServer", None)
+    server = getattr(running, "instance", None)
     node = getattr(getattr(cls, "hidden", None), "unique_id", None)
-    if server is not None and node is not None:
-        server.send_progress_text(words, node)
+    asked = getattr(server, "client_id", None)  # without one the server would tell everybody
+    if node is not None and asked is not None:
+        server.send_progress_text(escaped(words), node, asked)

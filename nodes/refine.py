@@ -10,14 +10,13 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..refdiff.refine import filled, grown, softened
-from .pictures import image_of, mask_of, pictures_of, shown, stacked
-from .wires import CATEGORY, one_of, output
+from ..refdiff.masks.edges import outline
+from ..refdiff.masks.refine import filled, grown, softened
+from .pictures import mask_of, pictures_of, shown, stacked
+from .types import CATEGORY, found_by, one_of, output
 
 EDGES = ("off", "snap")
 FALLS = ("distance", "heat")
-_REACH = 1 / 60  # of the picture's long side: how far an outline moves towards an edge
-_EPSILON = 1e-4  # variance of colour below which there is no edge, colours being 0..1
 
 
 def refined(
@@ -31,20 +30,9 @@ def refined(
 ) -> Tensor:
     """A mask bool [H, W] as float32 [H, W], after edges, holes, growing and softening in turn."""
     if one_of("edges", edges, EDGES) == "snap" and picture is not None and bool(mask.any()):
-        mask = _snapped(mask, picture)
+        mask = outline(mask, picture)
     mask = grown(filled(mask) if fill else mask, grow)
     return softened(mask, falloff, heat)
-
-
-def _snapped(mask: Tensor, picture: Image.Image) -> Tensor:
-    """The mask passed through the picture's guided filter and cut in the middle."""
-    from kornia.filters import guided_blur
-
-    guide = image_of([picture]).movedim(-1, 1)
-    side = 2 * max(1, round(_REACH * max(mask.shape))) + 1
-    soft = guided_blur(guide, mask[None, None].float(), side, _EPSILON)[0, 0]
-    snapped = soft >= 0.5
-    return snapped if bool(snapped.any()) else mask
 
 
 def shape_inputs() -> list[io.Input]:
@@ -99,6 +87,7 @@ class RefineMask(io.ComfyNode):
             ],
             outputs=[output(io.Mask, "mask", "The refined masks.", key="refined")],
             hidden=[io.Hidden.unique_id],
+            **found_by("mask blur", "blur mask", "expand", "grow mask", "feather", "fill holes"),
         )
 
     @classmethod

@@ -8,6 +8,7 @@ the latent it is given.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,17 +19,26 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..refdiff.attention import AttentionRecorder, TokenMaps, spoken
-from ..refdiff.capture import answer, choose_layers
-from ..refdiff.errors import ModelError, RefDiffError
-from ..refdiff.expression import Expression
-from ..refdiff.language.plain import parse_plainly
-from .expression import understood
+from ..refdiff.attention.capture import CaptureSettings, prompt_maps
+from ..refdiff.attention.maps import AttentionRecorder, TokenMaps, word_columns
+from ..refdiff.errors import ModelError
+from ..refdiff.expression import Expression, Word, about
+from ..refdiff.families import Family
+from .expression import asked_words, understood
 from .passes import grid_seen
 from .pictures import shown
 from .text import EncodedText, TextReader
-from .unet import check_model, layer_table, place_of
-from .wires import ATTENTION, CATEGORY, RECORDING, Attention, NodeSettings, output, settings_input
+from .types import (
+    ATTENTION,
+    CATEGORY,
+    RECORDING,
+    Attention,
+    NodeSettings,
+    found_by,
+    output,
+    settings_input,
+)
+from .unet import check_model, family, place_of, running_unet, wanted_layers
 
 KEPT = 16
 """Latents a recording remembers, two of each run; of a run only a sum of maps per layer."""
@@ -40,8 +50,15 @@ CELL = 8
 
 @dataclass(eq=False)
 class Run:
-    """One run of a sampler: per layer the sum of the maps [B, T, h, w] and how many they are."""
+    """One run of a sampler: per layer the sum of the maps [B, T, h, w] and how many they are.
 
+    size: of the latent. showing: of the part of it that the model sees now. in_part: whether the
+    prompt was asked of a part that is not the whole.
+    """
+
+    size: tuple[int, ...] = ()
+    showing: tuple[int, ...] = ()
+    in_part: bool = False
     sums: dict[str, Tensor] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
 
@@ -49,7 +66,7 @@ class Run:
         maps = maps.cpu()
         before = self.sums.get(layer)
         if before is not None and before.shape != maps.shape:
-            return  # a prompt on a part of the picture, whose places are others
+            return  # another patch makes the layer smaller at some steps
         self.sums[layer] = maps if before is None else before + maps
         self.seen[layer] = self.seen.get(layer, 0) + 1
 
@@ -59,17 +76,27 @@ class Run:
 
 @dataclass(eq=False)
 class Recording:
-    """The runs of the samplers that used a recorded MODEL, by the latents they ended in."""
+    """The runs of the samplers that used a recorded MODEL, by the latents they ended in.
+
+    family, strides: of the MODEL, and of its layers that are read.
+    """
 
     expression: Expression
     text: EncodedText
     settings: NodeSettings
+    family: Family
+    strides: dict[str, int]
     runs: OrderedDict[str, Run] = field(default_factory=OrderedDict)
+
+    @property
+    def capture(self) -> CaptureSettings:
+        """What is read of the MODEL."""
+        return self.settings.method(self.family).capture
 
     @property
     def columns(self) -> tuple[int, ...]:
         """The tokens whose maps are kept."""
-        return spoken([self.text.spans])
+        return word_columns([self.text.spans])
 
     def keep(self, run: Run, *latents: Tensor) -> None:
         for latent in latents:
@@ -87,6 +114,11 @@ class Recording:
                 "LATENT to Collect Attention, and if the latent came from the cache, change the "
                 "sampler's seed and run again."
             )
+        if not run.sums and run.in_part:
+            raise ModelError(
+                "The recorded prompt acts on a part of the picture alone, and maps are of whole "
+                "pictures; set its mask's area to default, and leave out areas and tiles."
+            )
         if not run.sums:
             raise ModelError(
                 "The sampler ran without the recorded prompt; wire Record Sampling's conditioning "
@@ -98,13 +130,12 @@ class Recording:
 def recorded(model: Any, recording: Recording) -> Any:
     """A copy of the MODEL that tells the recording what its words look at."""
     clone = model.clone()
-    settings = recording.settings.method.capture
-    layers = choose_layers(layer_table(clone.model.diffusion_model), settings.grids)
     finished = clone.model.process_latent_out
     current: list[Run] = []
 
     def outer(executor: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        run = Run()
+        size = tuple((args[0] if args else kwargs["noise"]).shape[-2:])
+        run = Run(size, showing=size)
         denoised: list[Tensor] = []
         current.append(run)
         try:
@@ -114,8 +145,16 @@ def recorded(model: Any, recording: Recording) -> Any:
         recording.keep(run, latent, *(finished(clean.cpu()) for clean in denoised))
         return latent
 
+    def shown_to(
+        executor: Callable[..., Tensor], latent: Tensor, *args: Any, **named: Any
+    ) -> Tensor:
+        for run in current:
+            run.showing = tuple(latent.shape[-2:])
+        return executor(latent, *args, **named)
+
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "refdiff", outer)
-    clone.set_model_attn2_patch(_watcher(clone, recording, layers, current))
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "refdiff", shown_to)
+    clone.set_model_attn2_patch(_watcher(clone, recording, current))
     return clone
 
 
@@ -137,24 +176,28 @@ def _listening(args: tuple[Any, ...], denoised: list[Tensor]) -> list[Any]:
 
 
 def _watcher(
-    model: Any, recording: Recording, layers: tuple[str, ...], current: list[Run]
+    model: Any, recording: Recording, current: list[Run]
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    unet, wanted = model.model.diffusion_model, {place_of(layer): layer for layer in layers}
-    mode, cond = recording.settings.method.capture.mode, recording.text.cond
+    unet = running_unet(model)
+    wanted = {place_of(layer): layer for layer in recording.strides}
+    mode, cond = recording.capture.mode, recording.text.cond
     columns = recording.columns
 
     def see(hidden: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> Any:
         layer = wanted.get((*options["block"], options.get("block_index", 0)))
         rows = [] if layer is None or not current else _own_rows(hidden, context, cond, options)
+        if rows and current[-1].showing != current[-1].size:
+            current[-1].in_part, rows = True, []
         for own in rows:
-            attention, grid = unet.get_submodule(layer).attn2, grid_seen(hidden, options)
+            attention, grid = unet().get_submodule(layer).attn2, grid_seen(hidden, options)
             recorder = AttentionRecorder([layer], mode, columns)
             query, key = attention.to_q(hidden[own]), attention.to_k(context[own, : cond.shape[1]])
             recorder.add(layer, query, key, attention.heads, grid)
             current[-1].add(layer, recorder.maps[layer])
         return hidden, context, value
 
-    return see
+    compiling = "torch._dynamo" in sys.modules  # then blocks around it may be, and it need not
+    return torch.compiler.disable(see) if compiling else see
 
 
 def _own_rows(
@@ -183,13 +226,14 @@ def _fingerprint(latent: Tensor) -> str:
 def token_maps(recording: Recording, run: Run, row: int) -> TokenMaps:
     """The mean maps of one picture of a run's batch."""
     mean = run.mean()
-    return answer(
+    return prompt_maps(
         {layer: maps[row] for layer, maps in mean.items()},
+        recording.strides,
         recording.columns,
         recording.text.tokens,
         recording.text.spans,
         recording.expression.text,
-        recording.settings.method.capture.mode,
+        recording.capture.mode,
     )
 
 
@@ -222,6 +266,7 @@ class RecordSampling(io.ComfyNode):
                 output(io.Conditioning, "positive", "The prompt, for the sampler."),
                 output(RECORDING, "recording", "For Collect Attention."),
             ],
+            **found_by("daam", "record attention", "attention while sampling"),
         )
 
     @classmethod
@@ -230,7 +275,9 @@ class RecordSampling(io.ComfyNode):
     ) -> io.NodeOutput:
         check_model(model)
         text = TextReader(clip, prompt_weights=True, clip_skip=None)(prompt)
-        recording = Recording(_expression(prompt), text, settings or NodeSettings())
+        settings, kind = settings or NodeSettings(), family(model)
+        strides = wanted_layers(model.model.diffusion_model, settings.method(kind).capture)
+        recording = Recording(_expression(prompt), text, settings, kind, strides)
         return io.NodeOutput(recorded(model, recording), [[text.cond, text.extra]], recording)
 
 
@@ -238,8 +285,9 @@ def _expression(prompt: str) -> Expression:
     """The prompt understood as far as it goes; a list of tags is no sentence."""
     try:
         return understood(prompt)[0]
-    except (ValueError, RefDiffError):
-        return parse_plainly(prompt)
+    except ValueError:  # no word in it names a thing: the first one has to do
+        whole = about(prompt, Word(prompt, 0, len(prompt)))
+        return about(prompt, next(iter(asked_words(whole, "*")), whole.root.word))
 
 
 class CollectAttention(io.ComfyNode):
@@ -259,6 +307,7 @@ class CollectAttention(io.ComfyNode):
             ],
             outputs=[output(ATTENTION, "attention", "For Heat Map.", listed=True)],
             hidden=[io.Hidden.unique_id],
+            **found_by("daam", "attention of a sampler"),
         )
 
     @classmethod
@@ -267,7 +316,7 @@ class CollectAttention(io.ComfyNode):
         run = recording.run_of(samples)
         size = (samples.shape[-2] * CELL, samples.shape[-1] * CELL)
         found = [
-            Attention(token_maps(recording, run, row), recording.expression, size)
+            Attention(token_maps(recording, run, row), recording.family, recording.expression, size)
             for row in range(len(samples))
         ]
         steps = max(run.seen.values())

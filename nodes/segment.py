@@ -13,14 +13,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..refdiff.expression import Expression
-from ..refdiff.overlay import draw_overlay
-from ..refdiff.settings import Settings
+from ..refdiff.io.overlay import draw_overlay
 from .answers import Answer, Choices, answers_of, merged, paired
-from .clip import ManagedClip
 from .heat import labelled_heat
-from .knobs import noise_input, profile_input
+from .load_clip import ManagedClip
 from .pictures import (
     boxes_of,
+    cut_out,
     image_of,
     is_placeholder,
     mask_of,
@@ -29,22 +28,21 @@ from .pictures import (
     shown,
     stacked,
 )
-from .refine import shape_inputs
-from .wires import (
+from .profiles import state_of
+from .segment_slots import ALIASES, EXAMPLE, INSTANCES, further_widgets, outputs, widgets
+from .types import (
     CATEGORY,
     SCORER,
     NodeSettings,
-    floor_input,
+    found_by,
     model_inputs,
     one_of,
-    output,
-    place_outputs,
     settings_input,
     text_input,
 )
 
-INSTANCES = ("auto", "one", "all", "separate")
-EXAMPLE = "the red cat on the left"
+MOST_SHOWN = 16
+"""Answers that a node shows on itself; the outputs hold all."""
 
 
 class RefDiffSegment(io.ComfyNode):
@@ -62,7 +60,7 @@ class RefDiffSegment(io.ComfyNode):
                 *model_inputs(),
                 io.Image.Input("image", tooltip="One picture or a batch."),
                 text_input("What to look for; each line gives a mask of its own.", default=EXAMPLE),
-                *_widgets(),
+                *widgets(),
                 SCORER.Input(
                     "scorer",
                     optional=True,
@@ -75,18 +73,18 @@ class RefDiffSegment(io.ComfyNode):
                     "answer is chosen among them.",
                 ),
                 settings_input(),
+                *further_widgets(),
             ],
-            outputs=[
-                output(io.Mask, "mask", "1 where to paint, the picture's own size."),
-                output(io.Mask, "heat", "Where the word was looked for, 0..1."),
-                output(io.Float, "score", "Presence, 0..1, one for each mask.", listed=True),
-                output(io.Image, "overlay", "Heat, outline and word over the picture."),
-                output(io.String, "report", "How each sentence was understood and answered."),
-                *place_outputs(),
-            ],
+            outputs=outputs(),
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
+            **found_by(*ALIASES),
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, profile: str | None = None, **_inputs: object) -> object:
+        """Another when the profile's file has changed."""
+        return state_of(profile)
 
     @classmethod
     def execute(
@@ -109,76 +107,55 @@ class RefDiffSegment(io.ComfyNode):
         scorer: ManagedClip | None = None,
         candidates: Tensor | None = None,
         settings: NodeSettings | None = None,
+        invert: bool = False,
+        exclude: str = "",
+        show_candidates: bool = False,
+        steady: bool = False,
     ) -> io.NodeOutput:
         one_of("instances", instances, INSTANCES)
         settings = _settled(settings, profile, threshold, empty_below, noise_index)
-        choices = Choices(settings, focus, choice, instances, edges, grow, falloff)
+        shape = edges, grow, falloff, invert
+        choices = Choices(settings, focus, choice, instances, *shape, exclude, show_candidates)
         pictures, lines = pictures_of(image), _lines(text)
-        given = None if candidates is None or is_placeholder(candidates) else stacked(candidates)
-        if given is not None and len(pictures) > 1:
-            raise ValueError(
-                f"Candidates belong to one picture and there is a batch of {len(pictures)}; put "
-                "Rebatch Images with a batch size of 1 before this node."
-            )
-        answers: list[Answer] = []
+        given = _given(candidates, len(pictures))
+        frames: list[list[Answer]] = []
         work = paired(pictures, lines)
         progress = ProgressBar(sum(len(own) for _, own in work))
         for picture, own in work:
             throw_exception_if_processing_interrupted()
-            found = answers_of(picture, own, choices, (model, clip, vae), scorer, given)
-            answers += [merged(found)] if settings.merge_lines else found
+            before = frames[-1] if steady and frames else ()
+            found = answers_of(picture, own, choices, (model, clip, vae), scorer, given, before)
+            extra = len(frames) < MOST_SHOWN
+            frames.append([one if extra else replace(one, looked=None) for one in found])
             progress.update(len(own))
-        return _output(cls, answers)
+        if settings.merge_lines:
+            frames = [[merged(found)] for found in frames]
+        return _output(cls, frames)
 
 
-def _widgets() -> list[io.Input]:
-    return [
-        io.String.Input(
-            "focus",
-            default="",
-            tooltip="Look for this word of the text instead of the one found: a noun, a tag, a "
-            "LoRA trigger or embedding:name.",
-        ),
-        io.Int.Input(
-            "choice",
-            default=1,
-            min=1,
-            max=64,
-            tooltip="1 takes the best thing, 2 the next different one, and so on.",
-        ),
-        io.Combo.Input(
-            "instances",
-            options=list(INSTANCES),
-            default=INSTANCES[0],
-            tooltip="auto: as many as the sentence says. one, all: that many in one mask. "
-            "separate: a mask for each.",
-        ),
-        io.Float.Input(
-            "threshold",
-            default=0.0,
-            min=0.0,
-            max=0.99,
-            step=0.01,
-            tooltip="Cut the heat there; 0 chooses the best of 19 cuts.",
-        ),
-        floor_input(),
-        *shape_inputs(),
-        profile_input(),
-        noise_input("Which noise is put on the picture. Another one may help where a mask fails."),
-    ]
+def _given(candidates: Tensor | None, pictures: int) -> Tensor | None:
+    """The candidates that are wired in, unless a loader means none by them."""
+    if candidates is None or is_placeholder(candidates):
+        return None
+    if pictures > 1:
+        raise ValueError(
+            f"Candidates belong to one picture and there is a batch of {pictures}; put Rebatch "
+            "Images with a batch size of 1 before this node."
+        )
+    return stacked(candidates)
 
 
 def _settled(
     wired: NodeSettings | None, profile: str, threshold: float, empty_below: float, noise: int
 ) -> NodeSettings:
     """The wired settings, or the widgets' profile; threshold and the like count in both."""
-    settings = wired or NodeSettings(Settings.named(profile))
-    method = replace(settings.method, empty_below=empty_below)
-    if wired is None:
-        method = replace(method, capture=replace(method.capture, seed=noise))
+    settings = wired or NodeSettings(profile, {"capture": {"seed": noise}})
+    changes = dict(settings.changes)
+    if empty_below >= 0:
+        changes["empty_below"] = empty_below
     if threshold > 0:
-        method = replace(method, threshold=threshold)
-    return replace(settings, method=method)
+        changes["threshold"] = threshold
+    return replace(settings, changes=changes)
 
 
 def _lines(text: str | Expression) -> list[str | Expression]:
@@ -187,22 +164,50 @@ def _lines(text: str | Expression) -> list[str | Expression]:
     return [line.strip() for line in text.splitlines() if line.strip()] or [text]
 
 
-def _output(cls: Any, answers: Sequence[Answer]) -> io.NodeOutput:
+def _output(cls: Any, frames: Sequence[Sequence[Answer]]) -> io.NodeOutput:
     """One row per mask on every output, and the gallery: masks on pictures, then heats."""
-    masks = torch.cat([answer.masks for answer in answers])
+    answers = [answer for found in frames for answer in found]
     rows = [(answer, mask) for answer in answers for mask in answer.masks]
-    scores = [answer.score for answer, _ in rows]
+    masks = torch.stack([mask for _, mask in rows])
     overlays = [draw_overlay(a.picture, a.heat, mask >= 0.5, a.label) for a, mask in rows]
-    on_picture = [draw_overlay(a.picture, None, mask >= 0.5) for a, mask in rows]
-    heats = [labelled_heat(a.picture, a.heat, a.label) for a in answers]
     report = "\n".join(answer.words for answer in answers)
+    found = [answer.found for answer, _ in rows]
     return io.NodeOutput(
         mask_of(masks),
         mask_of(torch.stack([answer.heat for answer, _ in rows])),
-        scores,
+        [answer.score for answer, _ in rows],
         image_of(overlays),
         report,
-        boxes_of(masks, scores),
-        points_of(masks),
-        ui=shown(cls, [*on_picture, *heats], report),
+        *_places(frames),
+        found,
+        all(found),
+        torch.stack([cut_out(answer.picture, mask) for answer, mask in rows]),
+        mask_of(torch.stack([answer.second for answer, _ in rows])),
+        [answer.ambiguity for answer, _ in rows],
+        ui=_shown(cls, answers, rows, report),
     )
+
+
+def _places(frames: Sequence[Sequence[Answer]]) -> tuple[list[list[dict[str, float]]], list[str]]:
+    """The boxes and the points of each picture's masks, which are counted through."""
+    boxes, points, first = [], [], 0
+    for found in frames:
+        masks = torch.cat([answer.masks for answer in found])
+        scores = [answer.score for answer in found for _ in answer.masks]
+        boxes.append(boxes_of(masks, scores, first))
+        points.append(points_of(masks))
+        first += len(masks)
+    return boxes, points
+
+
+def _shown(
+    cls: Any, answers: Sequence[Answer], rows: Sequence[tuple[Answer, Tensor]], report: str
+) -> dict[str, Any] | None:
+    """The first answers as a gallery, the report, and the heats a front end may ask for."""
+    on_picture = [draw_overlay(a.picture, None, mask >= 0.5) for a, mask in rows[:MOST_SHOWN]]
+    first = answers[:MOST_SHOWN]
+    numbered = [answer.candidates for answer in first if answer.candidates is not None]
+    heats = [labelled_heat(answer.picture, answer.heat, answer.label) for answer in first]
+    told = shown(cls, [*on_picture, *numbered, *heats], report)
+    seen = [answer.looked.told() for answer in first if answer.looked is not None]
+    return {**(told or {}), "refdiff": seen} if seen else told

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 from typing import Any
 
 from torch import Tensor
 
-from ..refdiff.attention import Span
+from ..refdiff.attention.backend import Words
+from ..refdiff.attention.maps import Span
+from ..refdiff.attention.prompt_chunks import piece_spans
 from ..refdiff.errors import ModelError
-from ..refdiff.tokens import piece_spans
 
 Windows = list[list[tuple[Any, ...]]]
 LEARNED = re.compile(r"(?:^|(?<=[ \n]))embedding:[^\s,]+")
@@ -43,22 +45,25 @@ class TextReader:
     """
 
     def __init__(self, clip: Any, prompt_weights: bool = False, clip_skip: int | None = 0) -> None:
-        self.clip = clip.clone()
+        self.clip = clip
         self.prompt_weights = prompt_weights
-        if clip_skip is not None:
-            self.clip.clip_layer(_layer(clip, clip_skip))
+        self._own_layer = clip_skip is None
+        self._layer = None if clip_skip is None else _layer(clip, clip_skip)
 
     def __call__(self, text: str) -> EncodedText:
         """The text and its columns; each window of 77 tokens follows the one before it."""
-        windows = self._tokenize(text)
-        tokens, spans = self._columns(windows, text)
-        cond, extra = self._encode(windows)
+        tokens, spans = self.words(text)
+        cond, extra = self._encode(self._tokenize(text))
         if cond.shape[1] != len(tokens):
             raise ModelError(
                 f"The text encoder answers with {cond.shape[1]} columns for {len(tokens)} tokens; "
                 "connect the checkpoint's own CLIP."
             )
         return EncodedText(cond, extra, tokens, spans)
+
+    def words(self, text: str) -> Words:
+        """What each column of a text holds."""
+        return self._columns(self._tokenize(text), text)
 
     def empty(self, columns: int) -> EncodedText:
         """The empty text; its window comes again until there are as many columns."""
@@ -76,13 +81,19 @@ class TextReader:
         return windows
 
     def _encode(self, windows: Mapping[str, Windows]) -> tuple[Tensor, dict[str, Any]]:
-        told = self.clip.encode_from_tokens(windows, return_pooled=True, return_dict=True)
+        told = self._encoder.encode_from_tokens(windows, return_pooled=True, return_dict=True)
         cond = told.pop("cond").float()
         return cond, {name: value for name, value in told.items() if value is not None}
 
-    def _columns(
-        self, windows: Mapping[str, Windows], text: str
-    ) -> tuple[tuple[str, ...], tuple[Span, ...]]:
+    @cached_property
+    def _encoder(self) -> Any:
+        """A copy of the CLIP that stops at the layer asked for."""
+        encoder = self.clip.clone()
+        if not self._own_layer:
+            encoder.clip_layer(self._layer)
+        return encoder
+
+    def _columns(self, windows: Mapping[str, Windows], text: str) -> Words:
         """The piece in each column and the characters it covers."""
         self._check_vectors(windows, text)
         name = "l" if "l" in windows else next(iter(windows))
@@ -100,7 +111,7 @@ class TextReader:
         rest = self._plain_text(text, [span for span, _ in learned])
         for at, found in zip(plain, piece_spans(rest, [pieces[at] for at in plain]), strict=True):
             spans[at] = found
-        return tuple(pieces), tuple(spans)
+        return Words(tuple(pieces), tuple(spans))
 
     def _learned(self, text: str) -> list[tuple[tuple[int, int], int]]:
         """The learned words of a text that are not spelled out, and how many vectors each is."""

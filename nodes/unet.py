@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_base
@@ -13,12 +15,16 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import nn
 
-from ..refdiff.capture import CaptureSettings, asked_layers
+from ..refdiff.attention.capture import CaptureSettings, asked_layers
 from ..refdiff.errors import ModelError
+from ..refdiff.families import Family, family_of_width
 
 NATIVE = "refdiff_native_side"
 """The attachment with which a MODEL of its own size says its native side in pixels."""
 Place = tuple[str, int, int]
+WAY_UP = "output_blocks"
+"""How the names of the layers on the way up begin."""
+CELL = 8  # pixels a latent cell, of every VAE of Stable Diffusion
 
 
 def check_model(model: Any) -> None:
@@ -56,8 +62,7 @@ def check_vae(vae: Any, latents: Any) -> None:
 
 def check_text(model: Any, cond: torch.Tensor) -> None:
     """Raise ModelError unless encoded text [R, T, C] is what the MODEL's layers take."""
-    unet = model.model.diffusion_model
-    width = unet.get_submodule(layer_table(unet)[0][0]).attn2.to_k.weight.shape[1]
+    width = _text_width(model.model.diffusion_model)
     if cond.shape[-1] != width:
         raise ModelError(
             f"The CLIP gives {cond.shape[-1]} numbers a token and the model takes {width}; "
@@ -82,9 +87,24 @@ def check_settings(model: Any, clip: Any, settings: CaptureSettings, keep_patche
         )
 
 
-def wanted_layers(unet: Any, settings: CaptureSettings) -> tuple[str, ...]:
-    """The names of the layers that the settings ask for."""
-    return asked_layers(layer_table(unet), settings, "output_blocks")
+def strides_of(unet: Any) -> dict[str, int]:
+    """Every cross-attention's block, and the pixels of the picture between its places."""
+    return {layer: CELL * stride for layer, stride in layer_table(unet)}
+
+
+def wanted_layers(unet: Any, settings: CaptureSettings) -> dict[str, int]:
+    """Those of a UNet's layers, and their strides, that the settings ask for."""
+    return asked_layers(strides_of(unet), settings, WAY_UP)
+
+
+def family(model: Any) -> Family:
+    """The family of a MODEL."""
+    return family_of_width(_text_width(model.model.diffusion_model))
+
+
+def _text_width(unet: Any) -> int:
+    """How wide the text is that the UNet reads."""
+    return int(unet.get_submodule(layer_table(unet)[0][0]).attn2.to_k.weight.shape[1])
 
 
 def layer_table(unet: Any) -> list[tuple[str, int]]:
@@ -159,6 +179,25 @@ def private_clone(model: Any, keep_patches: bool = False) -> Any:
         if not name.startswith("diffusion_model")
     }
     return clone
+
+
+def running_unet(model: Any) -> Callable[[], Any]:
+    """What tells, while a MODEL of our own runs, which UNet it is running with.
+
+    That need not be the one it holds: ComfyUI takes a copy without dynamic loading where the
+    conditioning brings hooks, and a copy on each card where there are several.
+    """
+    own, here = model.model.diffusion_model, threading.local()
+
+    def note(executor: Callable[..., torch.Tensor], *args: Any, **named: Any) -> torch.Tensor:
+        here.unet = executor.class_obj  # type: ignore[attr-defined]
+        try:
+            return executor(*args, **named)
+        finally:
+            del here.unet
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "refdiff", note)
+    return lambda: getattr(here, "unet", own)
 
 
 def weight_hooks(hooks: HookGroup) -> HookGroup:
