@@ -10,8 +10,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refdiff.clip_scorer import ClipScorer
-from refdiff.random_models import PIXELS, TINY_CLIP, random_clip, random_pipeline
+from refdiff.benchmark.random_models import PIXELS, TINY_CLIP, random_clip, random_pipeline
+from refdiff.scoring.clip import ClipScorer
+
+UNIT = """attention battery choice expression heat instances peaks phrases place proposals
+published_maps referring_metrics scoring settings_file""".split()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m unit` the other files are not even imported."""
+    own = collection_path.stem.removeprefix("test_") in UNIT
+    others = collection_path.suffix == ".py" and not own
+    alone = config.getoption("markexpr") == "unit" and collection_path.name.startswith("test_")
+    return True if alone and others else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test by what it needs: nothing, models, ComfyUI, or a browser as well."""
+    for item in items:
+        name = item.path.stem.removeprefix("test_")
+        if item.path.parent.name == "comfy":
+            item.add_marker("browser" if name in ("browser", "workflows") else "comfy")
+        else:
+            models = name not in UNIT or item.get_closest_marker("models")
+            item.add_marker("models" if models else "unit")
 
 
 @pytest.fixture(scope="session")

@@ -12,19 +12,20 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 import refdiff
-from refdiff.attention import (
+from refdiff.attention.capture import CaptureSettings, choose_layers, fit, unet_size
+from refdiff.attention.maps import (
     AttentionRecorder,
     TokenMaps,
     attention_maps,
+    cfg_logits,
     columns_of,
-    guide,
     min_max,
     word_map,
 )
-from refdiff.capture import choose_layers, fit, working_size
+from refdiff.attention.noise import add_noise, ddim_step, noise, official_calls
+from refdiff.attention.official_heat import official_heat
+from refdiff.attention.prompt_chunks import piece_spans, prompt_chunks
 from refdiff.errors import HeatError, WordError
-from refdiff.noise import ddim_step, noise, noised, official_calls
-from refdiff.tokens import piece_spans, windows
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_maps_follow_the_formula(
     assert torch.allclose(attention_maps(*split, 4, (3, 5), mode), expected, atol=1e-5)
     kept = attention_maps(query, key, 4, (3, 5), mode, columns=[5, 1])
     assert torch.allclose(kept, expected[:, [5, 1]], atol=1e-5)
-    monkeypatch.setattr("refdiff.attention._CHUNK", 1)
+    monkeypatch.setattr("refdiff.attention.maps._CHUNK", 1)
     assert torch.allclose(attention_maps(query, key, 4, (3, 5), mode), expected, atol=1e-5)
 
 
@@ -117,7 +118,9 @@ def maps_of(*layers: Tensor, **changes: Any) -> TokenMaps:
     tokens = tuple(f"t{index}" for index in range(layers[0].shape[0]))
     spans = (None, (0, 3), (4, 6), (6, 8), None)[: len(tokens)]
     names = tuple(f"layer{index}" for index in range(len(layers)))
-    return TokenMaps(tuple(layers), names, tokens, spans, "the umcat", **changes)
+    sides = [layer.shape[2] for layer in layers]
+    strides = tuple(8 * max(sides) // side for side in sides)
+    return TokenMaps(tuple(layers), names, strides, tokens, spans, "the umcat", **changes)
 
 
 def test_a_word_of_several_pieces_is_their_mean() -> None:
@@ -138,7 +141,7 @@ def test_rescaling_the_maps_does_not_change_the_heat() -> None:
     )
 
 
-def test_layers_are_resampled_to_the_finest_and_weighted_by_grid() -> None:
+def test_layers_are_resampled_to_the_finest_and_weighted_by_stride() -> None:
     coarse, fine = torch.zeros(5, 2, 2), torch.zeros(5, 4, 4)
     coarse[1], fine[1] = 1.0, 3.0
     maps = maps_of(coarse, fine, fine)
@@ -149,22 +152,22 @@ def test_layers_are_resampled_to_the_finest_and_weighted_by_grid() -> None:
         return float(word_map(maps, [1], weights=weights, normalise=False).mean())
 
     assert mean(None) == pytest.approx(7 / 3)
-    assert mean({0: 1.0, 1: 1.0}) == pytest.approx(2)
-    assert mean({0: 0.25, 1: 0.75}) == pytest.approx(2.5)
-    assert mean({1: 5.0}) == pytest.approx(3)
-    with pytest.raises(ValueError, match="weights"):
-        mean({7: 1.0})
+    assert maps.strides == (16, 8, 8)
+    assert mean({16: 1.0, 8: 1.0}) == pytest.approx(2)
+    assert mean({16: 0.25, 8: 0.75}) == pytest.approx(2.5)
+    assert mean({8: 5.0}) == pytest.approx(3)
+    with pytest.raises(ValueError, match=r"weights {32: 1.0}.*16, 8"):
+        mean({32: 1.0})
 
 
-def test_normalising_each_layer_gives_a_loud_layer_no_more_say() -> None:
+def test_the_authors_give_a_loud_layer_no_more_say() -> None:
     quiet, loud = torch.rand(5, 4, 4), torch.rand(5, 4, 4)
-    by_layer = word_map(maps_of(quiet, loud * 100), [1], normalise="layer")
-    assert torch.allclose(by_layer, word_map(maps_of(quiet, loud), [1], normalise="layer"))
+    heat = official_heat(maps_of(quiet, loud), [1], (4, 4))
+    assert torch.allclose(official_heat(maps_of(quiet, loud * 100), [1], (4, 4)), heat, atol=0.02)
+    assert heat.unique().numel() <= 256
     assert not torch.allclose(
         word_map(maps_of(quiet, loud * 100), [1]), word_map(maps_of(quiet, loud), [1])
     )
-    quantised = word_map(maps_of(quiet, loud), [1], normalise="layer", quantise=True)
-    assert quantised.unique().numel() <= 256 and torch.allclose(quantised, by_layer, atol=0.02)
 
 
 def test_padding_has_no_part_in_the_range() -> None:
@@ -202,8 +205,8 @@ def test_a_word_without_a_token_is_named() -> None:
 
 def test_guidance_takes_the_unconditional_map_away() -> None:
     cond, uncond = torch.rand(3, 3), torch.rand(3, 3)
-    assert torch.allclose(guide(cond, uncond), 9 * cond - 8 * uncond, atol=1e-5)
-    assert torch.allclose(guide(cond, uncond, 1.0), cond)
+    assert torch.allclose(cfg_logits(cond, uncond), 9 * cond - 8 * uncond, atol=1e-5)
+    assert torch.allclose(cfg_logits(cond, uncond, 1.0), cond)
 
 
 TEXTS = [
@@ -229,7 +232,7 @@ def tokenizer() -> CLIPTokenizer:
 def test_pieces_laid_along_the_text_agree_with_the_tokenizers_offsets(
     tokenizer: CLIPTokenizer, text: str
 ) -> None:
-    found = windows(tokenizer, text)
+    found = prompt_chunks(tokenizer, text)
     pieces, spans = found.tokens, found.spans
     assert len(pieces) == len(spans) and len(pieces) in (77, 3 * 77)
     walked = piece_spans(text, pieces)
@@ -241,7 +244,7 @@ def test_pieces_laid_along_the_text_agree_with_the_tokenizers_offsets(
 
 def test_offsets_cover_the_words_themselves(tokenizer: CLIPTokenizer) -> None:
     text = "The  RED cat's Éclair, 🐱"
-    words = [text[span[0] : span[1]] for span in windows(tokenizer, text).spans if span]
+    words = [text[span[0] : span[1]] for span in prompt_chunks(tokenizer, text).spans if span]
     assert words == ["The", "RED", "cat", "'s", "É", "clair", ",", "🐱"]
 
 
@@ -265,18 +268,23 @@ def test_a_ddim_step_with_the_right_answer_lands_on_the_right_noise(prediction: 
     now, after = torch.tensor(0.3), torch.tensor(0.8)
     velocity = now.sqrt() * added - (1 - now).sqrt() * clean
     answer = {"epsilon": added, "sample": clean}.get(prediction, velocity)
-    step = ddim_step(noised(clean, added, now), answer, now, after, prediction)
-    assert torch.allclose(step, noised(clean, added, after), atol=1e-5)
+    step = ddim_step(add_noise(clean, added, now), answer, now, after, prediction)
+    assert torch.allclose(step, add_noise(clean, added, after), atol=1e-5)
 
 
-def test_layers_are_counted_from_the_coarse_end() -> None:
-    table = [("a", 1), ("b", 4), ("c", 2), ("d", 4)]
-    assert choose_layers(table, 1) == ("b", "d")
-    assert choose_layers(table, 2) == ("b", "c", "d")
-    assert choose_layers(table, (1,)) == ("c",)
-    assert choose_layers(table, 9) == ("a", "b", "c", "d")
-    with pytest.raises(ValueError, match="3"):
-        choose_layers(table, (3,))
+def test_layers_are_named_by_their_stride_in_the_picture() -> None:
+    strides = {"a": 8, "b": 32, "c": 16, "d": 32}
+    assert choose_layers(strides, (32,)) == {"b": 32, "d": 32}
+    assert choose_layers(strides, (64, 32, 16)) == {"b": 32, "c": 16, "d": 32}
+    assert choose_layers(strides, None) == strides
+    with pytest.raises(ValueError, match=r"strides is \(64,\).*1/32, 1/16, 1/8 of the picture"):
+        choose_layers(strides, (64,))
+
+
+@pytest.mark.parametrize("strides", [(), (0,), (32, -16)])
+def test_strides_are_pixels(strides: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="strides is"):
+        CaptureSettings(strides=strides)
 
 
 @pytest.mark.parametrize(
@@ -286,13 +294,13 @@ def test_layers_are_counted_from_the_coarse_end() -> None:
 def test_working_size_keeps_area_and_aspect(
     size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    assert working_size(size, 512, 64) == expected
-    assert working_size(size[::-1], 512, 64) == expected[::-1]
+    assert unet_size(size, 512, 64) == expected
+    assert unet_size(size[::-1], 512, 64) == expected[::-1]
 
 
 def test_a_picture_as_thin_as_a_line_stays_affordable() -> None:
-    assert working_size((1, 20_000), 512, 64) == (64, 4096)
-    height, width = working_size((200, 20_000), 512, 64)
+    assert unet_size((1, 20_000), 512, 64) == (64, 4096)
+    height, width = unet_size((200, 20_000), 512, 64)
     assert height * width <= 1.3 * 512 * 512
 
 

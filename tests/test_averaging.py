@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from refdiff.capture import CaptureSettings, EncodedPicture
-from refdiff.diffusers_capture import DiffusersCapture
-from refdiff.noise import Schedule, View, mean_of_views
+from refdiff.attention.capture import CaptureSettings, EncodedPicture
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.attention.noise import Schedule, View, mean_of_views
 
 
 @pytest.fixture(scope="module")

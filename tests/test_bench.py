@@ -14,19 +14,19 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from typer.testing import CliRunner
 
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.attention.hooks import layer_table
 from refdiff.benchmark.chart import draw
-from refdiff.benchmark.clock import clocked, flops, in_turn, ratio, seconds
+from refdiff.benchmark.clock import clocked, flops, interleaved, ratio, seconds
 from refdiff.benchmark.growth import Curve, random_masks
 from refdiff.benchmark.look import NETWORKS, noisy_picture, overhead, stages, stored, to_heat
 from refdiff.benchmark.memory import Peak, peak_of
 from refdiff.benchmark.passes import latent_of, plain_pass, traced_step, unet_part
+from refdiff.benchmark.random_models import CLIPSEG, SAM_VIT_H, random_clipseg, random_sam
 from refdiff.benchmark.report import Report, Task
 from refdiff.cli import app
-from refdiff.clip_scorer import ClipScorer
-from refdiff.commands.bench import FIGURES, _rows
-from refdiff.diffusers_capture import DiffusersCapture
-from refdiff.hooks import layer_table
-from refdiff.random_models import CLIPSEG, SAM_VIT_H, random_clipseg, random_sam
+from refdiff.commands.bench import FIGURES, rows_of
+from refdiff.scoring.clip import ClipScorer
 from refdiff.settings import Settings
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def test_actions_take_turns_at_being_first() -> None:
         order.append(name)
         return float(next(ticks))
 
-    found = in_turn({name: lambda name=name: action(name) for name in "abc"}, 3)
+    found = interleaved({name: lambda name=name: action(name) for name in "abc"}, 3)
     assert "".join(order) == "abcbcacab"
     assert found == {"a": [0, 5, 7], "b": [1, 3, 8], "c": [2, 4, 6]}
 
@@ -196,7 +196,13 @@ def test_bench_prints_one_object(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     plain = json.loads(result.stdout)
-    goals = {"unet_vs_plain_pass", "official_vs_ours", "next_sentence", "overhead"}
+    goals = {
+        "down_vs_plain_pass",
+        "published_vs_plain_pass",
+        "official_vs_ours",
+        "next_sentence",
+        "overhead",
+    }
     rivals = {"fast_vs_plain_pass", "clipseg_vs_ours", "sam_vs_ours", "daam_vs_ours"}
     assert goals | rivals <= set(plain["ratios"])
     assert min(plain["ratios"].values()) > 0 and plain["ratios"]["overhead"] < 1
@@ -205,5 +211,5 @@ def test_bench_prints_one_object(tmp_path: Path) -> None:
     with Image.open(drawn) as picture:
         assert picture.width > 500
     peaks = [Peak(*list(peak.values())[:4]) for peak in plain["memory"]]
-    rows = list(_rows(Report(**{**plain, "memory": peaks, "curves": []})))
+    rows = list(rows_of(Report(**{**plain, "memory": peaks, "curves": []})))
     assert len(rows) == len(FIGURES) + len(plain["stages"]) + 2 * len(peaks)

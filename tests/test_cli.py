@@ -25,10 +25,10 @@ from refdiff.cli import app
 from refdiff.commands.common import make_ready, native_sides
 from refdiff.commands.evaluate import with_halves
 from refdiff.evaluation import SceneObject, Sentence, write_scenes
-from refdiff.models import VARIABLE
+from refdiff.models.catalogue import VARIABLE
 from refdiff.settings import Settings
 
-ENDINGS = (".mask.png", ".overlay.png", ".json")
+NAMES = ("mask.png", "overlay.png", "report.json", "runner_up.png")
 Run = Callable[..., Any]
 
 
@@ -70,17 +70,17 @@ def written(folder: Path) -> list[str]:
 
 def test_three_files_for_a_picture(segment: Run, photo: Path, tmp_path: Path) -> None:
     shown = segment(photo, "the red cat on the left").stdout
-    out = tmp_path / "out"
-    assert written(out) == sorted("photo" + ending for ending in ENDINGS)
-    mask = Image.open(out / "photo.mask.png")
+    out = tmp_path / "out" / "photo.refdiff"
+    assert written(tmp_path / "out") == written(out) == sorted(NAMES)
+    mask = Image.open(out / "mask.png")
     assert mask.mode == "L" and mask.size == (131, 97)
     assert set(np.unique(np.asarray(mask))) == {0, 255}
-    assert Image.open(out / "photo.overlay.png").size == (131, 97)
-    report = json.loads((out / "photo.json").read_text())
+    assert Image.open(out / "overlay.png").size == (131, 97)
+    report = json.loads((out / "report.json").read_text())
     assert report["size"] == [97, 131] and report["found"] and report["clip"] is None
     assert report["understood"]["places"][0]["side"] == "left"
     assert len(report["choice"]) == 1 and set(report["seconds"]) > {"parse", "attention", "mask"}
-    assert "cat" in shown and "photo.mask.png" in shown and "generative only" in shown
+    assert "cat" in shown and "mask.png" in shown and "generative only" in shown
 
 
 def test_json_is_all_there_is_on_standard_output(
@@ -89,7 +89,8 @@ def test_json_is_all_there_is_on_standard_output(
     shown = segment(photo, "the cat", "--json", "--clip", tiny_clip, "--size", "1.5x")
     report = json.loads(shown.stdout)
     assert shown.stderr == ""
-    assert report == json.loads((tmp_path / "out" / "photo.json").read_text())
+    kept = json.loads((tmp_path / "out" / "photo.refdiff" / "report.json").read_text())
+    assert set(kept.pop("sha256")) == set(NAMES) and report == kept
     assert report["clip"] == str(tiny_clip) and report["candidates"][0]["clip"] is not None
     assert report["settings"]["capture"]["size"] == 1.5
 
@@ -97,7 +98,9 @@ def test_json_is_all_there_is_on_standard_output(
 def test_options_reach_the_method(segment: Run, photo: Path, tmp_path: Path) -> None:
     def mask(*options: object) -> tuple[dict[str, Any], bytes]:
         shown = segment(photo, "the cat on the table", "--json", *options)
-        return json.loads(shown.stdout), (tmp_path / "out" / "photo.mask.png").read_bytes()
+        return json.loads(shown.stdout), (
+            tmp_path / "out" / "photo.refdiff" / "mask.png"
+        ).read_bytes()
 
     plain = mask()
     assert mask()[1] == plain[1]
@@ -118,14 +121,14 @@ def test_the_answer_can_be_one_of_my_masks(segment: Run, photo: Path, tmp_path: 
     for given in ((mine,), (mine / "0.png", "--proposals", mine / "1.png")):
         report = json.loads(segment(photo, "the cat", "--json", "--proposals", *given).stdout)
         assert len(report["candidates"]) == 2
-        answer = np.asarray(Image.open(tmp_path / "out" / "photo.mask.png"))
+        answer = np.asarray(Image.open(tmp_path / "out" / "photo.refdiff" / "mask.png"))
         assert np.array_equal(answer, np.asarray(Image.open(mine / f"{report['choice'][0]}.png")))
 
 
 def test_nothing_found_is_no_error_unless_asked(segment: Run, photo: Path, tmp_path: Path) -> None:
     words = (photo, "the cat", "--profile", "never")
     assert "nothing found" in segment(*words).stdout
-    assert not np.asarray(Image.open(tmp_path / "out" / "photo.mask.png")).any()
+    assert not np.asarray(Image.open(tmp_path / "out" / "photo.refdiff" / "mask.png")).any()
     segment(*words, "--fail-if-empty", code=1)
     segment(photo, "the cat", "--fail-if-empty", code=0)
 
@@ -144,19 +147,11 @@ def test_pictures_of_one_name_get_files_of_their_own(
     shown = segment(photo, *others, "the cat", "--json")
     stems = ("photo", "photo-3", "photo-2", "photo-4")
     reports = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert [Path(report["files"]["mask"]).name for report in reports] == [
-        f"{stem}.mask.png" for stem in stems
+    assert [Path(report["files"]["mask"]).parent.name for report in reports] == [
+        f"{stem}.refdiff" for stem in stems
     ]
-    assert written(tmp_path / "out") == sorted(s + ending for s in stems for ending in ENDINGS)
-    assert shown.stderr.count("photo-3.*") == 1
-
-
-def test_a_picture_is_never_replaced(run: Run, photo: Path, picture: Image.Image) -> None:
-    mask = photo.with_name("photo.mask.png")
-    picture.save(mask)
-    before = mask.read_bytes()
-    shown = run("segment", photo, mask, "the cat", "-o", photo.parent, code=2)
-    assert "photo.mask.png" in shown.stderr and mask.read_bytes() == before
+    assert written(tmp_path / "out") == sorted(name for _ in stems for name in NAMES)
+    assert shown.stderr.count("photo-3.refdiff") == 1
 
 
 def test_the_sample_is_at_hand(
@@ -166,11 +161,11 @@ def test_the_sample_is_at_hand(
     monkeypatch.setattr(stickers, "SAMPLE", photo.rename(photo.with_name("sample.png")))
     monkeypatch.setenv(VARIABLE, str(tiny_model))
     run("segment", "sample", "the red cat on the left")
-    assert all((tmp_path / f"sample{ending}").is_file() for ending in ENDINGS)
-    assert Image.open("sample.mask.png").size == (131, 97)
+    assert written(tmp_path / "sample.refdiff") == sorted(NAMES)
+    assert Image.open("sample.refdiff/mask.png").size == (131, 97)
     Image.new("RGB", (50, 40)).save("sample", "PNG")
     run("segment", "sample", "the cat")
-    assert Image.open("sample.mask.png").size == (50, 40)
+    assert Image.open("sample.refdiff/mask.png").size == (50, 40)
 
 
 def rotated(picture: Image.Image, path: Path) -> tuple[int, int]:
@@ -208,8 +203,8 @@ def test_odd_pictures_work(
 ) -> None:
     size = make(change(picture), tmp_path / "odd.png")
     segment(tmp_path / "odd.png", "the cat")
-    assert Image.open(tmp_path / "out" / "odd.mask.png").size == size
-    assert Image.open(tmp_path / "out" / "odd.overlay.png").size == size
+    assert Image.open(tmp_path / "out" / "odd.refdiff" / "mask.png").size == size
+    assert Image.open(tmp_path / "out" / "odd.refdiff" / "overlay.png").size == size
 
 
 # ---- bad input -------------------------------------------------------------------------------
@@ -390,7 +385,7 @@ def test_the_sticker_models_know_what_is_not_there(run: Run, tmp_path: Path) -> 
     """CLIP's word counts: by the heat alone a purple cat would be one of the cats there."""
     for text, code in (("the dog", 0), ("the purple cat", 1)):
         run("segment", "sample", text, "-o", tmp_path, "--fail-if-empty", code=code)
-        assert np.asarray(Image.open(tmp_path / "sample.mask.png")).any() == (code == 0)
+        assert np.asarray(Image.open(tmp_path / "sample.refdiff" / "mask.png")).any() == (code == 0)
 
 
 def test_a_real_run_says_nothing_it_should_not(

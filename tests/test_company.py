@@ -19,13 +19,14 @@ from peft import LoraConfig
 from torch import Tensor
 from torch.nn import functional
 
-from refdiff.attention import TokenMaps
-from refdiff.capture import EncodedPicture
-from refdiff.diffusers_capture import DiffusersCapture
+from refdiff.attention.capture import EncodedPicture
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.attention.maps import TokenMaps
+from refdiff.benchmark.random_models import random_pipeline
 from refdiff.errors import ModelError
-from refdiff.random_models import random_pipeline
 
-CHANGES = [{}, {"grids": 3, "queries": "first"}]
+PROJECTIONS = ["to_q", "to_k", "to_out.0"]
+CHANGES = [{}, {"strides": None, "queries": "first"}]
 
 
 @pytest.fixture
@@ -149,9 +150,9 @@ def test_adapters_return_after_an_exception_too(pipe: Any, picture: EncodedPictu
 def test_freeu_acts_on_what_is_read(tiny_pipe: Any, pipe: Any, picture: EncodedPicture) -> None:
     pipe.enable_freeu(s1=0.5, s2=0.4, b1=1.5, b2=1.6)
     before = state_of(pipe)
-    found = DiffusersCapture(pipe, grids=3)(picture, "a red cat")
+    found = DiffusersCapture(pipe, strides=None)(picture, "a red cat")
     assert state_of(pipe) == before and pipe.unet.up_blocks[0].b1 == 1.5
-    plain = DiffusersCapture(tiny_pipe, grids=3)(picture, "a red cat")
+    plain = DiffusersCapture(tiny_pipe, strides=None)(picture, "a red cat")
     for name, acted, without in zip(found.layers, found.maps, plain.maps, strict=True):
         assert torch.allclose(acted, without, atol=1e-6) != name.startswith("up_blocks")
 
@@ -166,9 +167,9 @@ def test_token_merging_is_named(pipe: Any, picture: EncodedPicture) -> None:
     attention.forward = merged
     before = state_of(pipe)
     with pytest.raises(ModelError, match=r"asks from 32 places where 8x8 .* undo token merging"):
-        read(pipe, picture, grids=3)
+        read(pipe, picture, strides=None)
     assert state_of(pipe) == before and attention.forward is merged
-    assert read(pipe, picture, grids=1)  # layers that nobody merged
+    assert read(pipe, picture, strides=(32,))  # layers that nobody merged
 
 
 class Uncalled:
@@ -205,11 +206,11 @@ def test_what_cannot_be_seen_through_is_said(
     assert state_of(pipe) == before
 
 
-@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize("changes", [*CHANGES, {"heads": "output"}])
 def test_lora_acts_on_what_is_read(
     tiny_pipe: Any, pipe: Any, picture: EncodedPicture, changes: dict[str, Any]
 ) -> None:
-    config = LoraConfig(r=2, target_modules=["to_q", "to_k"], init_lora_weights=False)
+    config = LoraConfig(r=2, target_modules=PROJECTIONS, init_lora_weights=False)
     torch.manual_seed(8)
     pipe.unet.add_adapter(config)
     before = state_of(pipe)

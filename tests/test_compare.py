@@ -14,20 +14,20 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from refdiff.attention import TokenMaps
-from refdiff.capture import CaptureSettings
+from refdiff.attention.capture import CaptureSettings
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.attention.maps import TokenMaps
 from refdiff.cli import app
-from refdiff.clip_scorer import ClipScorer
 from refdiff.commands.choices import METHOD, variants
 from refdiff.commands.common import Ready
-from refdiff.commands.compare import FIXED_THRESHOLD, _variants, limited
+from refdiff.commands.compare import FIXED_THRESHOLD, limited, profile_variants
 from refdiff.commands.evaluate import segmenter_of
-from refdiff.diffusers_capture import DiffusersCapture
 from refdiff.evaluation import SceneObject, Sentence, evaluate, read_scenes, write_scenes
-from refdiff.models import VARIABLE, Models
+from refdiff.evaluation.shared_capture import SharedCapture
+from refdiff.models.catalogue import VARIABLE, Models
 from refdiff.pipeline import Look
+from refdiff.scoring.clip import ClipScorer
 from refdiff.settings import Settings
-from refdiff.shared_capture import SharedCapture
 
 CAT, DOG = "the red cat on the left", "a dog"
 SETTINGS = CaptureSettings()
@@ -182,7 +182,7 @@ def ready(tiny_pipe: Any, tiny_scorer: ClipScorer) -> Ready:
 
 
 def test_the_rows_of_a_profile_share_their_passes(tiny_pipe: Any, ready: Ready, data: Path) -> None:
-    variants, scene = list(_variants(ready)), read_scenes(data)[1]
+    variants, scene = list(profile_variants(ready)), read_scenes(data)[1]
     found = {}
     with counted(tiny_pipe) as runs:
         for variant in variants:
@@ -197,7 +197,7 @@ def test_the_rows_of_a_profile_share_their_passes(tiny_pipe: Any, ready: Ready, 
 
 def test_without_a_clip_there_are_no_rows_for_it(ready: Ready, tiny_pipe: Any) -> None:
     without = Ready(Models(tiny_pipe, None, False, "tiny", None), ready.capture, ready.settings)
-    names = [variant.name for variant in _variants(without)]
+    names = [variant.name for variant in profile_variants(without)]
     assert len(names) == 4 * 2 + 1 and not any("CLIP" in name or "both" in name for name in names)
 
 
@@ -216,8 +216,8 @@ def test_the_command_prints_every_row(
 
 
 def test_each_choice_changes_one_thing_and_equal_passes_are_shared(plain: DiffusersCapture) -> None:
-    models = Models(plain.pipe, None, False, "tiny", None)
-    rows = dict(variants(Ready(models, plain, Settings())))
+    models = Models(plain.backend.pipe, None, False, "tiny", None)
+    rows = dict(variants(Ready(models, plain, Settings.named("default", "stickers"))))
     default = rows.pop("default").settings
     for name, ready in rows.items():
         assert ready.settings != default, name

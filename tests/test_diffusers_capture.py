@@ -27,11 +27,11 @@ from transformers import (
 )
 
 import refdiff
-from refdiff.attention import AttentionRecorder, word_map
-from refdiff.capture import CaptureSettings
-from refdiff.diffusers_capture import DiffusersCapture
+from refdiff.attention.capture import CaptureSettings
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.attention.hooks import layer_table, recording
+from refdiff.attention.maps import AttentionRecorder, attention_maps, word_map
 from refdiff.errors import HeatError, ModelError
-from refdiff.hooks import layer_table, recording
 
 CONFIGS = Path(refdiff.__file__).parent / "configs"
 CROSS = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
@@ -236,8 +236,39 @@ def test_a_compiled_unet_is_seen_through() -> None:
     assert recorder.done and torch.equal(plain, watched)
 
 
-def test_own_aspect_two_coarsest_grids(pipe: Any, picture: Image.Image) -> None:
-    maps = DiffusersCapture(pipe)(picture, "a red cat")
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_the_places_ask_each_other_is_seen_too(fused: bool) -> None:
+    unet = build().unet
+    layers = [name for name, _ in layer_table(unet)]
+    plain, words = run(unet, (6, 8)), AttentionRecorder(layers)
+    with recording(unet, words, (6, 8)):
+        run(unet, (6, 8))
+    attention = unet.get_submodule(layers[0].removesuffix("attn2") + "attn1")
+    given: list[torch.Tensor] = []
+    handle = attention.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    if fused:
+        unet.fuse_qkv_projections()
+    recorder = AttentionRecorder(layers, places=layers)
+    with recording(unet, recorder, (6, 8), stop=True):
+        run(unet, (6, 8))
+    handle.remove()
+    assert list(recorder.places) == layers and not words.places
+    for name in layers:
+        assert torch.allclose(recorder.maps[name], words.maps[name], atol=1e-5)
+        height, width = recorder.maps[name].shape[2:]
+        *both, _, grid = recorder.places[name]
+        assert grid == (height, width)
+        assert {one.shape[:2] for one in both} == {(2, height * width)}
+    with torch.no_grad():
+        query, key = attention.to_q(given[0]), attention.to_k(given[0])
+    expected = attention_maps(query, key, attention.heads, (6, 8))
+    assert torch.allclose(attention_maps(*recorder.places[layers[0]]), expected, atol=1e-5)
+    assert torch.allclose(run(unet, (6, 8)), plain, atol=1e-5)
+
+
+def test_own_aspect_at_the_strides_that_are_asked_for(pipe: Any, picture: Image.Image) -> None:
+    maps = DiffusersCapture(pipe, strides=(32, 16))(picture, "a red cat")
+    assert set(maps.strides) == {32, 16} and len(maps.strides) == len(maps.maps)
     assert {tuple(m.shape) for m in maps.maps} == {(3, 3, 6), (3, 6, 12)}
     assert maps.tokens == ("a</w>", "red</w>", "cat</w>")
     assert maps.spans == ((0, 1), (2, 5), (6, 9))
@@ -268,7 +299,7 @@ def test_the_latent_is_the_scaled_mean_of_the_posterior(pipe: Any) -> None:
 
 
 def test_several_sentences_are_read_as_each_alone(pipe: Any, picture: Image.Image) -> None:
-    capture = DiffusersCapture(pipe, grids=3)
+    capture = DiffusersCapture(pipe, strides=None)
     encoded = capture.encode(picture)
     prompts = ["a red cat", "the dog on the left", "tree"]
     for prompt, together in zip(prompts, capture.read(encoded, prompts), strict=True):
@@ -282,7 +313,7 @@ def test_several_sentences_are_read_as_each_alone(pipe: Any, picture: Image.Imag
 
 def test_the_seed_decides_the_noise(pipe: Any, picture: Image.Image) -> None:
     def maps(**settings: Any) -> torch.Tensor:
-        return DiffusersCapture(pipe, grids=1, **settings)(picture, "cat").maps[0]
+        return DiffusersCapture(pipe, strides=(32,), **settings)(picture, "cat").maps[0]
 
     torch.manual_seed(7)
     first = maps(seed=3)
@@ -323,7 +354,7 @@ def test_layer_table_of_sd1_and_sdxl_layouts() -> None:
             down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
             up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
         ),
-        grids=(1,),
+        strides=(32,),
     ).layers == tuple(name for name, stride in table if stride == 4)
     xl = tiny_unet(
         layers_per_block=2,
@@ -349,7 +380,7 @@ def test_inpainting_unet_is_told_that_nothing_is_hidden(picture: Image.Image) ->
 
 def test_sdxl(picture: Image.Image) -> None:
     pipe = build_xl()
-    capture = DiffusersCapture(pipe, grids=2)
+    capture = DiffusersCapture(pipe)
     encoded = capture.encode(picture)
     together = capture.read(encoded, ["a cat", "a dog"])
     alone = capture(encoded, "a dog")
@@ -373,16 +404,16 @@ def test_official_schedule(pipe: Any, picture: Image.Image) -> None:
     assert maps.layers[0].endswith("@51") and maps.layers[-1].endswith("@1")
     assert maps.content == (0.25, 0.0, 0.5, 1.0)
     assert maps.spans[2:] == ((6, 9),) and ",</w>" not in maps.tokens
-    assert all(m.shape == (3, 16, 16) for m in maps.maps)
-    heat = word_map(maps, maps.columns(6, 9), normalise="layer", quantise=True)
-    assert heat.shape == (8, 16)
+    assert set(maps.strides) == {32} and all(m.shape == (3, 8, 8) for m in maps.maps)
+    heat = word_map(maps, maps.columns(6, 9))
+    assert heat.shape == (4, 8)
 
 
 def test_the_same_pipe_under_other_settings(pipe: Any) -> None:
     capture = DiffusersCapture(pipe, seed=3)
     assert capture.using(CaptureSettings(seed=3)) is capture
     other = capture.using(CaptureSettings.official())
-    assert other.pipe is pipe and other.settings.schedule == "official"
+    assert other.backend is capture.backend and other.settings.schedule == "official"
     assert set(other.layers) < set(capture.layers)
 
 
@@ -395,7 +426,7 @@ def test_guidance_is_a_difference_of_two_readings(pipe: Any, picture: Image.Imag
 
 
 def test_padding_is_cut_off(pipe: Any, picture: Image.Image) -> None:
-    capture = DiffusersCapture(pipe, pad=True)
+    capture = DiffusersCapture(pipe, pad=True, strides=(32, 16))
     encoded = capture.encode(picture)
     assert encoded.latent.shape[-2:] == (16, 16)
     assert encoded.content == (0.25, 0.0, 0.5, 1.0)

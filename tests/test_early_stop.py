@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -13,12 +14,12 @@ from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from refdiff.attention import AttentionRecorder
-from refdiff.capture import CaptureSettings
-from refdiff.diffusers_capture import DiffusersCapture, wanted_layers
-from refdiff.hooks import layer_table, recording
-from refdiff.loading import CONFIGS
-from refdiff.random_models import random_pipeline
+from refdiff.attention.capture import CaptureSettings
+from refdiff.attention.diffusers import DiffusersCapture, wanted_layers
+from refdiff.attention.hooks import layer_table, recording
+from refdiff.attention.maps import AttentionRecorder
+from refdiff.benchmark.random_models import random_pipeline
+from refdiff.models.pipelines import CONFIGS
 
 LATENT = (8, 8)
 
@@ -44,7 +45,7 @@ def calls(unet: Any) -> tuple[list[str], list[Any]]:
 @pytest.mark.parametrize("layers", ["all", "down"])
 def test_nothing_runs_after_the_last_wanted_layer(tiny_pipe: Any, layers: Any) -> None:
     unet = tiny_pipe.unet
-    wanted = wanted_layers(unet, CaptureSettings(layers=layers))
+    wanted = list(wanted_layers(unet, CaptureSettings(strides=(32, 16), layers=layers)))
     whole, stopped = AttentionRecorder(wanted), AttentionRecorder(wanted)
     plain = run(unet)
     with recording(unet, whole, LATENT):
@@ -101,6 +102,15 @@ def test_offloaded_weights_go_back(picture: Image.Image, whole_blocks: bool) -> 
     assert {weight.device.type for weight in pipe.unet.parameters()} == {"meta"}
 
 
+def test_heads_have_their_say_while_weights_are_offloaded(picture: Image.Image) -> None:
+    expected = DiffusersCapture(random_pipeline(tiny=True), heads="output")(picture, "a red cat")
+    pipe = random_pipeline(tiny=True)
+    cpu_offload(pipe.unet, torch.device("cpu"))
+    found = DiffusersCapture(pipe, heads="output")(picture, "a red cat")
+    assert all(torch.equal(a, b) for a, b in zip(found.maps, expected.maps, strict=True))
+    assert {weight.device.type for weight in pipe.unet.parameters()} == {"meta"}
+
+
 def test_blocks_offloaded_by_diffusers_go_back(picture: Image.Image) -> None:
     expected = DiffusersCapture(random_pipeline(tiny=True))(picture, "a red cat")
     pipe = random_pipeline(tiny=True)
@@ -116,7 +126,7 @@ def test_blocks_offloaded_by_diffusers_go_back(picture: Image.Image) -> None:
 
 def test_a_compiled_unet_is_left_early_too(tiny_pipe: Any) -> None:
     unet = torch.compile(tiny_pipe.unet, backend="eager")
-    wanted = wanted_layers(unet, CaptureSettings(grids=1))
+    wanted = wanted_layers(unet, CaptureSettings(strides=(32,)))
     recorder = AttentionRecorder(wanted)
     with recording(unet, recorder, LATENT, stop=True):
         run(unet)
@@ -136,7 +146,7 @@ def attention_flops(query: Any, key: Any, value: Any, *_args: Any, **_named: Any
     return sdpa_flop_count(query, key, value)
 
 
-def flops(unet: Any, side: int, wanted: tuple[str, ...] = ()) -> int:
+def flops(unet: Any, side: int, wanted: Collection[str] = ()) -> int:
     """Of a pass over a latent of side x side, or of its part that shows the wanted layers."""
     sample, at = torch.empty(1, 4, side, side), torch.zeros(1)
     text = torch.empty(1, 77, unet.config.cross_attention_dim)
@@ -151,21 +161,21 @@ def flops(unet: Any, side: int, wanted: tuple[str, ...] = ()) -> int:
 
 
 @pytest.mark.parametrize(
-    ("family", "side", "grids", "most", "most_fast"),
+    ("family", "side", "strides", "most", "most_fast"),
     [
-        ("sd1", 64, 2, 0.55, 0.33),
-        pytest.param("sdxl", 128, 1, 0.80, 0.43, marks=pytest.mark.full),
+        ("sd1", 64, (64, 32), 0.55, 0.33),
+        pytest.param("sdxl", 128, (32,), 0.80, 0.43, marks=pytest.mark.full),
     ],
 )
 def test_floating_point_operations_at_true_size(
-    family: str, side: int, grids: int, most: float, most_fast: float
+    family: str, side: int, strides: tuple[int, ...], most: float, most_fast: float
 ) -> None:
     config = UNet2DConditionModel.load_config(str(CONFIGS / family), subfolder="unet")
     with FakeTensorMode(allow_non_fake_inputs=True):
         unet = UNet2DConditionModel.from_config(config).eval()
         plain = flops(unet, side)
-        default = flops(unet, side, wanted_layers(unet, CaptureSettings(grids=grids)))
-        settings = CaptureSettings(grids=grids, layers="down")
+        default = flops(unet, side, wanted_layers(unet, CaptureSettings(strides=strides)))
+        settings = CaptureSettings(strides=strides, layers="down")
         fast = flops(unet, side, wanted_layers(unet, settings))
     assert fast < default < plain
     assert default <= most * plain and fast <= most_fast * plain

@@ -21,12 +21,12 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from refdiff.attention import AttentionRecorder
-from refdiff.capture import CaptureSettings, EncodedPicture
-from refdiff.diffusers_capture import DiffusersCapture
-from refdiff.hooks import layer_table, recording
-from refdiff.loading import CONFIGS
-from refdiff.random_models import TINY_TEXT, random_pipeline, random_unet
+from refdiff.attention.capture import CaptureSettings, EncodedPicture
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.attention.hooks import layer_table, recording
+from refdiff.attention.maps import AttentionRecorder
+from refdiff.benchmark.random_models import TINY_TEXT, random_pipeline, random_unet
+from refdiff.models.pipelines import CONFIGS
 
 FAMILIES = ["sd1", "sd2", "sdxl"]
 SD_STRIDES = [1, 1, 2, 2, 4, 4, 8, 4, 4, 4, 2, 2, 2, 1, 1, 1]
@@ -150,7 +150,7 @@ def test_every_layer_is_seen_and_the_answer_stays(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pictures_and_sentences_in_one_batch(pipes: dict[str, Any], family: str) -> None:
-    capture = DiffusersCapture(pipes[family], grids=1)
+    capture = DiffusersCapture(pipes[family], strides=(32,))
     pictures = [picture(8, 16), picture(8, 16, seed=1)]
     prompts = [["a red cat", "tree"], ["the dog on the left"]]
     found = capture.read_batch(pictures, prompts)
@@ -167,7 +167,7 @@ def test_pictures_and_sentences_in_one_batch(pipes: dict[str, Any], family: str)
 def test_half_precision_gives_finite_float32_logits(family: str, dtype: torch.dtype) -> None:
     pipe = build(family, dtype=dtype)
     for queries in ("own", "first"):
-        capture = DiffusersCapture(pipe, mode="logits", grids=2, queries=queries)
+        capture = DiffusersCapture(pipe, mode="logits", queries=queries)
         for maps in capture.read(picture(8, 8), ["a cat", "a dog"]):
             assert all(m.dtype == torch.float32 and torch.isfinite(m).all() for m in maps.maps)
 
@@ -177,7 +177,7 @@ def test_inpainting_is_told_that_nothing_is_hidden(family: str) -> None:
     pipe, shown = build(family, inpaint=True), picture(8, 8)
     seen: list[torch.Tensor] = []
     pipe.unet.conv_in.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    DiffusersCapture(pipe, grids=1, flip=True).read(shown, ["cat", "dog"])
+    DiffusersCapture(pipe, strides=(32,), flip=True).read(shown, ["cat", "dog"])
     assert seen[0].shape[:2] == (4, 9) and (seen[0][:, 4] == 0).all()
     assert torch.equal(seen[0][1:2, 5:], shown.latent)
     assert torch.equal(seen[0][3:, 5:], shown.latent.flip(-1))
@@ -215,7 +215,7 @@ def test_sdxl_is_told_the_pictures_size(pipes: dict[str, Any]) -> None:
     handle = pipe.unet.register_forward_pre_hook(
         lambda _m, _i, named: seen.append(named["added_cond_kwargs"]), with_kwargs=True
     )
-    DiffusersCapture(pipe, grids=1).read(picture(8, 16), ["a cat", "a dog"])
+    DiffusersCapture(pipe, strides=(32,)).read(picture(8, 16), ["a cat", "a dog"])
     handle.remove()
     assert seen[0]["time_ids"].tolist() == [[64, 128, 0, 0, 64, 128]] * 2
     pooled = [

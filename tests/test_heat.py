@@ -9,16 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from refdiff.expression import parse
-from refdiff.heat import (
-    LONGEST,
-    enlarged,
-    guided_filter,
-    shrunk,
-    snapped,
-    to_tensor,
-    working_size,
-)
-from refdiff.positional_bias import REACH, darkened
+from refdiff.masks.edges import guided_filter, outline
+from refdiff.masks.resize import LONGEST, resize_masks, to_tensor, upsample, working_size
+from refdiff.scoring.paper_bias import darkened
 
 
 def noise(*size: int, seed: int = 0) -> Tensor:
@@ -64,35 +57,35 @@ def test_masks_shrink_to_where_they_are() -> None:
     masks[0] = True
     masks[1, 100:200, 300:450] = True
     masks[2, 333, 77] = True
-    small = shrunk(masks, (160, 240))
+    small = resize_masks(masks, (160, 240))
     assert small.dtype == torch.bool and small.shape == (4, 160, 240)
     assert bool(small[0].all()) and not bool(small[3].any())
     assert torch.equal(small[1].nonzero().amin(0), torch.tensor([40, 120]))
     assert torch.equal(small[1].nonzero().amax(0), torch.tensor([79, 179]))
     assert 1 <= int(small[2].sum()) <= 4 and bool(small[2, 133, 30])
-    assert torch.equal(shrunk(masks, (400, 600)), masks)
+    assert torch.equal(resize_masks(masks, (400, 600)), masks)
 
 
 def test_no_mask_is_lost_and_areas_hardly_change() -> None:
     rows, columns = torch.arange(500)[:, None], torch.arange(700)[None]
     discs = [(rows - 250) ** 2 + (columns - 300) ** 2 < radius**2 for radius in (1, 3, 40, 200)]
     masks = torch.stack(discs)
-    small = shrunk(masks, working_size((500, 700)))
+    small = resize_masks(masks, working_size((500, 700)))
     assert bool(small.flatten(1).any(1).all())
     shares = [stack.float().mean((1, 2)) for stack in (masks, small)]
     assert torch.allclose(shares[0][2:], shares[1][2:], rtol=0.05)
 
 
 def test_enlarging_keeps_the_shape() -> None:
-    assert torch.equal(enlarged(noise(9, 7) > 0.5, (9, 7)), noise(9, 7) > 0.5)
+    assert torch.equal(upsample(noise(9, 7) > 0.5, (9, 7)), noise(9, 7) > 0.5)
     for value in (True, False):
-        assert bool((enlarged(torch.full((20, 30), value), (97, 131)) == value).all())
+        assert bool((upsample(torch.full((20, 30), value), (97, 131)) == value).all())
     rows, columns = torch.arange(64)[:, None], torch.arange(96)[None]
     small = (rows - 30) ** 2 + (columns - 50) ** 2 < 15**2
-    large = enlarged(small, (256, 384))
+    large = upsample(small, (256, 384))
     assert large.dtype == torch.bool and large.shape == (256, 384)
     assert abs(float(large.float().mean() - small.float().mean())) < 0.002
-    assert torch.equal(shrunk(large[None], (64, 96))[0], small)
+    assert torch.equal(resize_masks(large[None], (64, 96))[0], small)
 
 
 # ---- heat that follows edges -----------------------------------------------------------------
@@ -119,39 +112,6 @@ def test_the_filter_smooths_where_the_picture_is_flat() -> None:
     assert float(found.mean()) == pytest.approx(float(source.mean()), abs=0.02)
     constant = guided_filter(torch.full((40, 50), 0.7), texture(40, 50), 6)
     assert torch.allclose(constant, torch.full((40, 50), 0.7), atol=1e-4)
-
-
-def test_an_outline_that_is_off_moves_to_the_edge() -> None:
-    inside = torch.zeros(96, 128, dtype=torch.bool)
-    inside[24:72, 40:90] = True
-    guide = torch.stack([torch.where(inside, high, 0.3) for high in (0.8, 0.5, 0.2)])
-    off = inside.roll((5, -6), (0, 1)).float()
-    heat = torch.nn.functional.avg_pool2d(off[None, None], 11, 1, 5)[0, 0]
-    wrong = [
-        float(((one >= 0.5) ^ inside).float().mean()) for one in (heat, snapped(heat, guide, 1.0))
-    ]
-    assert wrong[1] < 0.7 * wrong[0]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2), (90, 64)])
-@pytest.mark.parametrize("amount", [0.0, 0.5, 1.0])
-def test_snapped_heat_stays_between_0_and_1(size: tuple[int, int], amount: float) -> None:
-    heat = noise(*size)
-    found = snapped(heat, texture(*size, seed=2), amount)
-    assert found.shape == heat.shape and bool(torch.isfinite(found).all())
-    assert float(found.min()) >= 0 and float(found.max()) <= 1
-    if min(size) > 8:
-        assert float(found.min()) == 0 and float(found.max()) > 0.999
-    if amount == 0 and heat.numel() > 1:
-        span = heat.max() - heat.min()
-        assert torch.allclose(found, (heat - heat.min()) / span, atol=1e-4)
-
-
-def test_more_snap_is_closer_to_the_filter() -> None:
-    heat, guide = noise(64, 80), texture(64, 80, seed=3)
-    results = [snapped(heat, guide, amount) for amount in (0.0, 0.5, 1.0)]
-    steps = [float((one - results[2]).abs().mean()) for one in results]
-    assert steps[0] > steps[1] > steps[2] == 0
 
 
 # ---- positional bias -------------------------------------------------------------------------
@@ -197,8 +157,7 @@ def test_a_corner_is_both_its_sides() -> None:
 def test_the_authors_ramp_acts_on_the_crops_and_on_letters() -> None:
     crop, masked = weights_of("the cat on the left", "official")
     assert bool((masked == 1).all()) and float(crop[0, 0]) == 1
-    dark = round(REACH * crop.shape[1])
-    assert bool((crop[:, dark:] == 0).all()) and bool((crop[:, : dark - 1] > 0).all())
+    assert torch.allclose(crop[3], torch.cat([torch.linspace(1, 0, 20), torch.zeros(10)]))
     mirrored = weights_of("the cat on the right", "official")[0]
     assert torch.equal(mirrored, crop.flip(1))
     assert torch.equal(weights_of("the copyright sign", "official")[0], mirrored)
@@ -216,3 +175,48 @@ def test_without_a_place_or_a_ramp_the_picture_is_the_same_object(bias: str) -> 
 def test_the_middle_has_no_ramp_in_the_paper() -> None:
     crop, masked = weights_of("the cat in the middle", "paper")
     assert bool((crop == 1).all()) and bool((masked == 1).all())
+
+
+# ---- outlines at the picture's own size ------------------------------------------------------
+
+
+def drawn_disc(height: int, width: int, radius: float) -> tuple[Image.Image, Tensor]:
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    inside = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < radius**2
+    pixels = torch.where(
+        inside[..., None], torch.tensor([190, 60, 40]), torch.tensor([90, 140, 90])
+    )
+    return Image.fromarray(pixels.byte().numpy()), inside
+
+
+def wrong_pixels(found: Tensor, inside: Tensor) -> float:
+    return float((found ^ inside).sum()) / float(inside.sum())
+
+
+@pytest.mark.parametrize("size", [(1500, 2000), (700, 300)])
+def test_an_outline_is_as_fine_as_the_picture(size: tuple[int, int]) -> None:
+    picture, inside = drawn_disc(*size, min(size) / 4)
+    small = resize_masks(inside[None].roll((3, -4), (1, 2)), working_size(size))[0]
+    found = outline(small, picture)
+    assert found.shape == size and found.dtype == torch.bool
+    assert wrong_pixels(found, inside) < 0.25 * wrong_pixels(upsample(small, size), inside)
+
+
+def test_a_large_picture_is_filtered_in_strips_without_seams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picture, inside = drawn_disc(300, 400, 90)
+    small = resize_masks(inside[None].roll(2, 1), (75, 100))[0]
+    whole = outline(small, picture)
+    monkeypatch.setattr("refdiff.masks.edges.STRIP", 400 * 7)
+    assert torch.equal(outline(small, picture), whole)
+
+
+def test_no_edges_no_change_and_never_an_empty_outline() -> None:
+    picture, inside = drawn_disc(120, 160, 30)
+    small = resize_masks(inside[None], (60, 80))[0]
+    assert torch.equal(outline(small, picture, amount=0.0), upsample(small, (120, 160)))
+    speck = torch.zeros(60, 80, dtype=torch.bool)
+    assert not outline(speck, picture).any()
+    speck[3, 5] = True
+    assert outline(speck, picture).any()

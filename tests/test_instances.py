@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from refdiff.cells import NEARBY, boxes, count
-from refdiff.geometry import instances
+from refdiff.masks.grid import NEARBY, boxes, count
+from refdiff.scoring.place import instances
 
 HEIGHT, WIDTH = 40, 64
 

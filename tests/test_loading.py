@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from refdiff import loading
-from refdiff.diffusers_capture import DiffusersCapture
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.attention.hooks import layer_table
 from refdiff.errors import ModelError
-from refdiff.hooks import layer_table
-from refdiff.loading import load_pipeline
+from refdiff.models import pipelines as loading
+from refdiff.models.pipelines import load_pipeline
 
 # ---- the original layout, written from a diffusers pipeline ---------------------------------
 
@@ -248,6 +248,30 @@ def test_a_single_file_loads_without_the_hub(
     assert maps.columns(6, 9) == (2,) and all(torch.isfinite(m).all() for m in maps.maps)
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "ckpt"])
+def test_an_old_file_without_text_model_in_its_names(
+    narrow_configs: Path, tmp_path: Path, ending: str
+) -> None:
+    """As merges of 2022 have it; its text encoder answers like that of the newer layout."""
+    made = from_configs(narrow_configs, "sd1")
+    old = {
+        name.replace("transformer.text_model.", "transformer."): value
+        for name, value in original_layout(made, "sd1").items()
+    }
+    old["cond_stage_model.transformer.embeddings.position_ids"] = torch.arange(77.0)[None]
+    path = tmp_path / f"old.{ending}"
+    save_file(old, path) if ending == "safetensors" else torch.save({"state_dict": old}, path)
+    loaded = load_pipeline(path)
+    assert same_weights(made, loaded)
+    picture = Image.new("RGB", (64, 64), "red")
+    ours, theirs = (DiffusersCapture(pipe)(picture, "a red cat") for pipe in (loaded, made))
+    assert all(torch.equal(a, b) for a, b in zip(ours.maps, theirs.maps, strict=True))
+    del old["cond_stage_model.transformer.encoder.layers.1.mlp.fc1.weight"]
+    save_file(old, tmp_path / "part.safetensors")
+    with pytest.raises(ModelError, match=r"part.safetensors looks like sd1 but"):
+        load_pipeline(tmp_path / "part.safetensors")
+
+
 def test_shipped_configs_describe_the_public_models() -> None:
     """Parameter counts and layer tables of SD 1.5, SD 2.1 and SDXL base, to the last weight."""
     counts = {
@@ -286,7 +310,7 @@ def test_shipped_tokenizer_is_clips() -> None:
     assert ours("")["input_ids"] == [49406, 49407]
     padded = ours("cat", padding="max_length")["input_ids"]
     assert len(padded) == 77 and padded[-1] == 49407
-    zeros = loading._tokenizers("sd2", ["tokenizer"])["tokenizer"]
+    zeros = loading.own_tokenizers("sd2", ["tokenizer"])["tokenizer"]
     assert zeros("cat", padding="max_length")["input_ids"][-1] == 0
     size = sum(file.stat().st_size for file in (loading.CONFIGS / "tokenizer").iterdir())
     assert size < 2_500_000

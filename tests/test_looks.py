@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refdiff.stickers import looks
-from refdiff.stickers.looks import COLOURS, background, outline, restyle, tint
-from refdiff.stickers.sprites import CODE_POINTS, NOUNS, load_sprites
+from refdiff.stickers.nouns import CODE_POINTS, NOUNS
+from refdiff.stickers.training import looks
+from refdiff.stickers.training.looks import COLOURS, background, outline, restyle, tint
+from refdiff.stickers.training.sprites import load_sprites
 
 Change = Callable[[looks.Array, np.random.Generator], looks.Array]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from safetensors.torch import save_file
 from refdiff import stickers
 from refdiff.errors import ModelError
 from refdiff.expression import parse
-from refdiff.models import STICKERS, VARIABLE, list_models, load_models
+from refdiff.models.catalogue import STICKERS, VARIABLE, list_models, load_models
 from refdiff.stickers import known
-from refdiff.stickers.sprites import NOUNS
+from refdiff.stickers.nouns import NOUNS
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +115,26 @@ def test_the_list_says_what_is_usable_and_why_not(
     assert not any("pipe/unet" in name for name in found)
     with pytest.raises(ValueError, match="nowhere"):
         list_models([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [
+        (128, "of stickers"),
+        (768, "of sd1"),
+        (2048, "of sdxl"),
+        (77, "of no family"),
+        ([5], "of no"),
+    ],
+)
+def test_the_list_names_the_profile_that_a_model_gets(
+    built_in: Path, tiny_model: Path, tmp_path: Path, width: object, said: str
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "pipe")
+    config = tmp_path / "pipe" / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": width}))
+    found = {entry.name: entry for entry in list_models([tmp_path])}
+    assert f"profile {said}" in found[str(tmp_path / "pipe")].what
 
 
 def test_the_hubs_cache_is_listed(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from refdiff.overlay import COLOURS, draw_overlay, heat_image, tile
+from refdiff.io.overlay import COLOURS, draw_overlay, heat_image, tile
 
 
 def disc(height: int, width: int) -> np.ndarray:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from refdiff.errors import RefDiffError
-from refdiff.pictures import (
+from refdiff.io.pictures import (
     as_picture,
     picture_size,
     read_mask,
     read_masks,
     read_picture,
-    write_all,
-    write_safely,
 )
 
 
@@ -248,67 +242,3 @@ def test_bad_masks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ValueError, match="nothing"):
         read_masks(tmp_path / "nothing")
-
-
-def test_writing_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "deeper"
-    picture = Image.fromarray(colours())
-    write_all(
-        {folder / "a.txt": b"one", str(folder / "b.png"): lambda file: picture.save(file, "PNG")}
-    )
-    assert sorted(file.name for file in folder.iterdir()) == ["a.txt", "b.png"]
-    assert (folder / "a.txt").read_bytes() == b"one"
-    assert read_picture(folder / "b.png").size == (9, 6)
-    write_safely(folder / "a.txt", b"two")
-    assert (folder / "a.txt").read_bytes() == b"two"
-    plain = tmp_path / "plain"
-    plain.write_bytes(b"")
-    assert (folder / "a.txt").stat().st_mode == plain.stat().st_mode
-
-
-def test_a_failing_writer_leaves_what_was_there(tmp_path: Path) -> None:
-    def halfway(file: BinaryIO) -> None:
-        file.write(b"half")
-        raise KeyboardInterrupt
-
-    (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt):
-        write_all({tmp_path / "a": b"new", tmp_path / "b": halfway})
-    assert [file.name for file in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a").read_bytes() == b"old"
-
-
-def test_all_or_none_when_a_place_is_taken_by_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"old")
-    (tmp_path / "z").mkdir()
-    for target in (tmp_path / "z", tmp_path / "a" / "below"):
-        with pytest.raises(RefDiffError, match=r"cannot be written") as caught:
-            write_all({tmp_path / "a": b"new", tmp_path / "fresh": b"new", target: b"new"})
-        assert str(target) in str(caught.value)
-        assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "z"]
-        assert (tmp_path / "a").read_bytes() == b"old"
-    with pytest.raises(RefDiffError, match="z"):
-        write_safely(tmp_path / "z", b"new")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "z"]
-
-
-def test_a_renaming_that_fails_takes_the_others_back(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"old")
-
-    def block(file: BinaryIO) -> None:
-        (tmp_path / "z").mkdir()  # a folder appears where the third file should go
-
-    with pytest.raises(RefDiffError, match="z"):
-        write_all({tmp_path / "a": b"new", tmp_path / "b": b"new", tmp_path / "z": block})
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "z"]
-    assert (tmp_path / "a").read_bytes() == b"old"
-
-
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    def fill(file: BinaryIO) -> None:
-        file.write(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.raises(RefDiffError, match=r"photo.png.*[Nn]o space.*free some"):
-        write_all({tmp_path / "photo.json": b"{}", tmp_path / "photo.png": fill})
-    assert not list(tmp_path.iterdir())

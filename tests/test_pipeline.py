@@ -16,20 +16,24 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 import refdiff
-from refdiff.capture import CaptureSettings
-from refdiff.clip_scorer import ClipScorer
-from refdiff.diffusers_capture import DiffusersCapture
+from refdiff import steps
+from refdiff.attention.capture import CaptureSettings
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.benchmark.random_models import random_pipeline
 from refdiff.errors import HeatError, WordError
 from refdiff.expression import parse, with_root
-from refdiff.heat import enlarged, shrunk
+from refdiff.masks.resize import resize_masks, upsample
 from refdiff.pipeline import Look, segment
-from refdiff.random_models import random_pipeline
 from refdiff.result import Segmentation
-from refdiff.scoring import overlaps
+from refdiff.scoring.clip import ClipScorer
+from refdiff.scoring.crops import CropStyle
+from refdiff.scoring.regions import ClipJudgement
 from refdiff.settings import Settings
-from refdiff.steps import Scored, presence_of
+from refdiff.steps import CandidateScores
+from refdiff.steps import presence as presence_of
 
 ANY = Settings(empty_below=0.0)
 Asker = Callable[..., Segmentation]
@@ -113,7 +117,7 @@ def test_the_runner_up_is_another_mask(capture: DiffusersCapture, picture: Image
     ranked = [look("the cat", choice=place) for place in (1, 2, 3)]
     best = [next(c.score for c in one.candidates if c.chosen) for one in ranked]
     assert best == sorted(best, reverse=True)
-    assert not overlaps(torch.stack([one.mask for one in ranked])).triu(1).any()
+    assert torch.stack([one.mask for one in ranked]).sum(0).max() == 1  # no pixel in two
     with pytest.raises(ValueError, match="3 different candidates"):
         look("the cat", choice=4)
 
@@ -169,15 +173,15 @@ def test_of_two_things_only_the_absent_one_is_left_out(ask: Asker) -> None:
 
 def test_presence_is_of_the_best_mask_by_attention_and_clip() -> None:
     masks = boxes(4, 4, (0, 0, 2, 4), (2, 0, 2, 4))
-    held = torch.tensor([0.1, 0.3, 0.8, 0.4]).repeat_interleave(4).view(4, 4)
-    nothing = torch.zeros(2)
-    unsure = Scored(masks, nothing, None, nothing, nothing)
-    sure = replace(unsure, clip=nothing, likely=torch.tensor([0.15, 0.05]))
-    assert presence_of(held, unsure) == pytest.approx(0.6)
+    odds = torch.tensor([0.0, 4.0, 7.0, 1.0]).repeat_interleave(4).view(4, 4)
+    zeros = torch.zeros(2)
+    unsure = CandidateScores(masks, zeros, None, zeros, zeros, zeros)
+    sure = replace(unsure, clip=ClipJudgement(zeros, zeros, torch.tensor([0.15, 0.05])))
+    assert presence_of(odds, unsure) == pytest.approx(0.8)
     assert presence_of(None, sure) == pytest.approx(0.15)
-    assert presence_of(held, sure) == pytest.approx((0.6 * 0.15) ** 0.5)
+    assert presence_of(odds, sure) == pytest.approx((0.8 * 0.15) ** 0.5)
     assert presence_of(None, unsure) == 1
-    assert presence_of(held, replace(unsure, masks=masks[:0])) == 0
+    assert presence_of(odds, replace(unsure, masks=masks[:0])) == 0
 
 
 def test_heat_that_is_not_finite_is_explained(picture: Image.Image) -> None:
@@ -219,6 +223,44 @@ def test_clip_alone_decides_when_alpha_is_nought(
     assert not any("generative only" in note for note in found.notes)
 
 
+def test_clip_sees_the_pictures_own_pixels(
+    capture: DiffusersCapture, picture: Image.Image, tiny_scorer: ClipScorer
+) -> None:
+    rows, columns = np.indices((320, 320)) // 20
+    detail = Image.fromarray(((rows + columns) % 2 * 255).astype(np.uint8)).convert("RGB")
+    large = picture.resize((3200, 2400))
+    large.paste(detail, (800, 600))
+    masks = boxes(2400, 3200, (600, 800, 320, 320), (1600, 1800, 200, 200))
+    seen: list[Tensor] = []
+    handle = tiny_scorer.model.visual.conv1.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
+    )
+    try:
+        settings = replace(ANY, crop=CropStyle("keep"))
+        Look(large, capture, tiny_scorer, settings, masks)("the cat")
+    finally:
+        handle.remove()
+    crop = seen[0][:1] * tiny_scorer.std + tiny_scorer.mean
+    whole = torch.from_numpy(np.array(detail)).permute(2, 0, 1)[None] / 255
+    tiny = interpolate(whole, (25, 25), mode="area")  # what a copy of 256 px has of it
+    assert float(crop.std()) > 1.3 * float(interpolate(tiny, crop.shape[-2:]).std())
+
+
+@pytest.mark.parametrize("text", ["the cat on the left", "both dogs", "the biggest cup"])
+def test_no_choice_depends_on_the_scale_of_clips_similarities(text: str) -> None:
+    generator = torch.Generator().manual_seed(len(text))
+    masks, heat = boxes(97, 131, *APART), torch.rand(97, 131, generator=generator)
+    cosines, expression = torch.rand(3, generator=generator), parse(text)
+    chosen = set()
+    for factor, shift in ((1.0, 0.0), (0.5, 0.1), (0.05, 0.25), (4.0, -1.0)):
+        moved = factor * cosines + shift
+        judged = ClipJudgement(moved, 10 / factor * moved)
+        found = steps.score(expression, heat, masks, Settings(), judged)
+        chosen.add(tuple(steps.choose(expression, found, Settings())))
+        assert float(found.score.sum()) == pytest.approx(1)  # three different things
+    assert len(chosen) == 1
+
+
 def test_without_clip_the_report_says_so(ask: Asker) -> None:
     found = ask("the cat")
     assert all(candidate.clip is None for candidate in found.candidates)
@@ -249,10 +291,10 @@ def test_the_report_is_plain_data(ask: Asker) -> None:
 
 def test_masks_survive_the_way_to_working_size_and_back() -> None:
     masks = boxes(500, 700, (100, 200, 160, 240), (3, 5, 1, 1))
-    small = shrunk(masks, (183, 256))
+    small = resize_masks(masks, (183, 256))
     assert small.flatten(1).any(1).all()
-    back = enlarged(small[0], (500, 700))
-    assert overlaps(torch.stack([back, masks[0]]))[0, 1] > 0.95
+    back = upsample(small[0], (500, 700))
+    assert (back & masks[0]).sum() > 0.95 * (back | masks[0]).sum()
 
 
 def test_importing_the_package_costs_next_to_nothing() -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from refdiff.errors import HeatError
-from refdiff.proposals import MOST_PARTS, from_heat, keep_largest, tidy
+from refdiff.masks.proposals import MOST_PARTS, as_masks, keep_largest, threshold_cuts
 
 
 def hill(height: int = 24, width: int = 40, y: float = 0.5, x: float = 0.3) -> torch.Tensor:
@@ -19,47 +19,40 @@ def hill(height: int = 24, width: int = 40, y: float = 0.5, x: float = 0.3) -> t
     return (heat - heat.min()) / (heat.max() - heat.min())
 
 
-def test_range_reading_cuts_at_every_twentieth() -> None:
+def test_cuts_are_at_every_twentieth() -> None:
     heat = hill()
-    masks = from_heat(heat)
+    masks = threshold_cuts(heat)
     assert masks.shape == (19, 24, 40) and masks.dtype == torch.bool
     for index in (0, 9, 18):
         assert torch.equal(masks[index], heat >= (index + 1) / 20)
 
 
-def test_percentile_reading_gives_areas_of_every_twentieth() -> None:
-    shares = from_heat(hill(), reading="percentile").flatten(1).float().mean(1)
-    wanted = 1 - torch.arange(1, 20) / 20
-    torch.testing.assert_close(shares, wanted, atol=2 / (24 * 40), rtol=0)
-
-
-@pytest.mark.parametrize("reading", ["range", "percentile"])
-def test_cuts_are_nested_never_empty_and_blind_to_scale(reading: str) -> None:
+def test_cuts_are_nested_never_empty_and_blind_to_scale() -> None:
     heat = hill()
-    masks = from_heat(heat, reading=reading)
+    masks = threshold_cuts(heat)
     assert bool((masks[:-1] | ~masks[1:]).all())
     assert bool(masks.flatten(1).any(1).all())
-    moved = from_heat(heat * 3.0 - 0.5, reading=reading)
+    moved = threshold_cuts(heat * 3.0 - 0.5)
     assert float((moved != masks).float().mean()) < 0.001
 
 
 @pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("components", [False, True])
 def test_constant_heat_gives_the_whole_picture(value: float, components: bool) -> None:
-    masks = from_heat(torch.full((5, 7), value), components=components)
+    masks = threshold_cuts(torch.full((5, 7), value), components=components)
     assert masks.shape == (1, 5, 7) and bool(masks.all())
 
 
 def test_one_hot_pixel_and_one_pixel_heat() -> None:
     heat = torch.zeros(6, 9)
     heat[2, 3] = 1
-    assert torch.equal(from_heat(heat)[-1], heat.bool())
-    assert from_heat(torch.ones(1, 1)).shape == (1, 1, 1)
+    assert torch.equal(threshold_cuts(heat)[-1], heat.bool())
+    assert threshold_cuts(torch.ones(1, 1)).shape == (1, 1, 1)
 
 
 def test_components_are_added_to_the_cuts() -> None:
     heat = torch.maximum(hill(x=0.1) ** 4, 0.8 * hill(x=0.9) ** 4)
-    cuts, masks = from_heat(heat), from_heat(heat, components=True)
+    cuts, masks = threshold_cuts(heat), threshold_cuts(heat, components=True)
     left, right = heat.clone(), heat.clone()
     left[:, 20:], right[:, :20] = 0, 0
     for wanted in (cuts[9], left >= 0.5, right >= 0.5):
@@ -69,26 +62,26 @@ def test_components_are_added_to_the_cuts() -> None:
 
 def test_components_touch_over_corners() -> None:
     heat = torch.eye(6)
-    masks = from_heat(heat, components=True)
+    masks = threshold_cuts(heat, components=True)
     assert len(masks) == 1 and torch.equal(masks[0], heat.bool())
 
 
 def test_noise_gives_a_bounded_number_of_parts() -> None:
     heat = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
-    assert 19 < len(from_heat(heat, components=True)) <= 19 + MOST_PARTS
+    assert 19 < len(threshold_cuts(heat, components=True)) <= 19 + MOST_PARTS
 
 
 def test_least_area_is_a_share_and_never_leaves_nothing() -> None:
     heat = hill()
-    shares = from_heat(heat, least_area=0.3).flatten(1).float().mean(1)
+    shares = threshold_cuts(heat, least_area=0.3).flatten(1).float().mean(1)
     assert float(shares.min()) >= 0.3 and len(shares) < 19
     heat[0, 0] = 1.0
-    specks = from_heat(heat, components=True)
-    larger = from_heat(heat, components=True, least_area=0.01)
+    specks = threshold_cuts(heat, components=True)
+    larger = threshold_cuts(heat, components=True, least_area=0.01)
     assert int(specks.flatten(1).sum(1).min()) == 1
     assert int(larger.flatten(1).sum(1).min()) >= 0.01 * heat.numel()
-    only = from_heat(heat, least_area=1.0)
-    assert len(only) == 1 and torch.equal(only[0], from_heat(heat)[0])
+    only = threshold_cuts(heat, least_area=1.0)
+    assert len(only) == 1 and torch.equal(only[0], threshold_cuts(heat)[0])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -96,21 +89,21 @@ def test_broken_heat_is_explained(bad: float) -> None:
     heat = hill()
     heat[3, 4] = bad
     with pytest.raises(HeatError, match=r"1 of 960 .*float32"):
-        from_heat(heat)
+        threshold_cuts(heat)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"thresholds": 0}, {"reading": "median"}, {"least_area": 1.5}, {"heat": torch.zeros(3, 4, 5)}],
+    [{"thresholds": 0}, {"least_area": 1.5}, {"heat": torch.zeros(3, 4, 5)}],
 )
 def test_bad_arguments_are_quoted(wrong: dict) -> None:
     arguments = {"heat": hill(), **wrong}
     with pytest.raises(ValueError, match="wanted"):
-        from_heat(**arguments)
+        threshold_cuts(**arguments)
 
 
 def test_keep_largest_keeps_the_order() -> None:
-    masks = from_heat(hill())[torch.randperm(19, generator=torch.Generator().manual_seed(1))]
+    masks = threshold_cuts(hill())[torch.randperm(19, generator=torch.Generator().manual_seed(1))]
     kept = keep_largest(masks, 10)
     areas = masks.flatten(1).sum(1)
     floor = areas.sort(descending=True).values[9]
@@ -142,24 +135,24 @@ COPIES = {
 
 @pytest.mark.parametrize("name", COPIES)
 def test_every_kind_of_mask_is_read_alike(name: str) -> None:
-    masks = tidy(COPIES[name], (4, 6))
+    masks = as_masks(COPIES[name], (4, 6))
     assert masks.dtype == torch.bool and torch.equal(masks, SQUARE[None])
 
 
 def test_soft_masks_are_cut_at_the_middle() -> None:
     soft = torch.tensor([[0.0, 0.49, 0.5, 1.0]])
     wanted = [[[False, False, True, True]]]
-    assert tidy(soft, (1, 4)).tolist() == wanted
-    assert tidy((soft * 255).round().to(torch.uint8), (1, 4)).tolist() == wanted
+    assert as_masks(soft, (1, 4)).tolist() == wanted
+    assert as_masks((soft * 255).round().to(torch.uint8), (1, 4)).tolist() == wanted
 
 
 def test_a_mixed_list_is_joined_in_order() -> None:
-    masks = tidy([SQUARE.numpy(), torch.stack([~SQUARE, SQUARE])], (4, 6))
+    masks = as_masks([SQUARE.numpy(), torch.stack([~SQUARE, SQUARE])], (4, 6))
     assert torch.equal(masks, torch.stack([SQUARE, ~SQUARE, SQUARE]))
 
 
 def test_empty_masks_are_left_out_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
-    masks = tidy(torch.stack([SQUARE & False, SQUARE]), (4, 6))
+    masks = as_masks(torch.stack([SQUARE & False, SQUARE]), (4, 6))
     assert torch.equal(masks, SQUARE[None])
     assert "1 of 2" in caplog.text
 
@@ -180,4 +173,4 @@ def test_empty_masks_are_left_out_with_a_note(caplog: pytest.LogCaptureFixture) 
 )
 def test_bad_masks_are_explained(masks: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        tidy(masks, (8, 6))
+        as_masks(masks, (8, 6))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from refdiff.errors import HeatError
-from refdiff.scoring import (
+from refdiff.masks.instances import PLAUSIBLE
+from refdiff.scoring.scores import (
+    COLD,
+    LEAST_SHARE,
     SCORES,
-    choose,
-    combine,
+    TEMPERATURE,
     contrast,
-    group,
+    log_shares,
+    noun_fit,
     otsu,
-    overlaps,
-    ranking,
-    union,
-    weighted_contrast,
+    placed,
+    weighted_sum,
 )
 
 
@@ -35,7 +38,6 @@ def test_contrast_is_mean_inside_minus_mean_outside() -> None:
     masks = torch.rand(5, 12, 20, generator=seeded(1)) > 0.6
     wanted = [heat[mask].mean() - heat[~mask].mean() for mask in masks]
     torch.testing.assert_close(contrast(heat, masks), torch.stack(wanted))
-    torch.testing.assert_close(weighted_contrast(heat, masks, b=1.0), torch.stack(wanted))
 
 
 def test_otsu_is_the_share_of_variance_explained() -> None:
@@ -74,13 +76,6 @@ def test_contrast_shrinks_the_mask_and_otsu_does_not() -> None:
     assert int(otsu(heat, masks).argmax()) == 4
 
 
-def test_weighted_contrast_grows_with_b() -> None:
-    heat = 1 - torch.arange(20).repeat(12, 1) / 20
-    masks = torch.stack([box(0, 0, 12, width) for width in range(1, 20)])
-    best = [int(weighted_contrast(heat, masks, b).argmax()) for b in (0.2, 1.8, 1.99)]
-    assert best[0] < best[1] <= best[2]
-
-
 @pytest.mark.parametrize("name", SCORES)
 def test_constant_heat_prefers_no_mask(name: str) -> None:
     masks = torch.stack([box(0, 0, 3, 3), box(2, 2, 9, 9)])
@@ -97,123 +92,84 @@ def test_broken_heat_and_wrong_sizes_are_refused(name: str) -> None:
         SCORES[name](torch.zeros(12, 21), masks)
 
 
-def test_combine_is_the_papers_sum_where_place_has_no_opinion() -> None:
+def test_the_sum_is_the_papers() -> None:
     generative, clip = torch.tensor([0.1, -0.4]), torch.tensor([0.3, 0.9])
-    torch.testing.assert_close(
-        combine(generative, clip, torch.ones(2), 0.1), 0.1 * generative + 0.9 * clip
-    )
-    torch.testing.assert_close(combine(generative, None, torch.ones(2), 0.1), generative)
+    torch.testing.assert_close(weighted_sum(generative, clip, 0.1), 0.1 * generative + 0.9 * clip)
+    torch.testing.assert_close(weighted_sum(generative, None, 0.1), generative)
 
 
 def test_a_better_place_always_helps_whatever_the_sign() -> None:
     place = torch.tensor([0.0, 0.001, 0.5, 1.0])
     for score in (-0.9, -0.1, 0.0, 0.1, 0.9):
-        moved = combine(torch.full((4,), score), None, place, 1.0)
+        moved = placed(torch.full((4,), score), place, 0.2)
         assert bool((moved.diff() > 0).all())
 
 
 def test_ruled_out_masks_come_last_in_their_own_order() -> None:
-    generative = torch.tensor([0.9, -0.8, 1.0, -1.0])
-    score = combine(generative, None, torch.tensor([0.0, 1.0, 0.0, 1e-6]), 1.0)
-    assert score.argsort(descending=True).tolist() == [1, 3, 2, 0]
-    assert bool(torch.isfinite(score).all())
+    scores = torch.tensor([0.9, -0.8, 1.0, -1.0])
+    moved = placed(scores, torch.tensor([0.0, 1.0, 0.0, 1e-6]), 0.2)
+    assert moved.argsort(descending=True).tolist() == [1, 3, 2, 0]
+    assert bool(torch.isfinite(moved).all())
 
 
 def test_place_counts_mask_by_mask() -> None:
-    generative, place = torch.rand(6, generator=seeded()), torch.rand(6, generator=seeded(1))
-    whole = combine(generative, None, place, 1.0)
-    torch.testing.assert_close(combine(generative[2:5], None, place[2:5], 1.0), whole[2:5])
+    scores, place = torch.rand(6, generator=seeded()), torch.rand(6, generator=seeded(1))
+    whole = placed(scores, place, 2.0)
+    torch.testing.assert_close(placed(scores[2:5], place[2:5], 2.0), whole[2:5])
 
 
-def test_combine_refuses_what_it_cannot_use() -> None:
+def test_placing_refuses_what_it_cannot_use() -> None:
+    one, nan = torch.ones(2), torch.tensor([0.1, float("nan")])
+    for place, weight in ((-one, 1.0), (nan, 1.0), (one[:1], 1.0), (one, -1.0)):
+        with pytest.raises(ValueError, match="wanted"):
+            placed(one, place, weight)
+    with pytest.raises(HeatError, match="1 of 2"):
+        placed(nan, one, 1.0)
+
+
+@pytest.mark.parametrize("fuse", [weighted_sum, log_shares])
+def test_fusion_refuses_what_it_cannot_use(fuse: Callable[..., torch.Tensor]) -> None:
     one, nan = torch.ones(2), torch.tensor([0.1, float("nan")])
     with pytest.raises(HeatError, match="1 of 2"):
-        combine(nan, None, one, 0.1)
-    for arguments in [
-        (one, one[:1], one, 0.1),
-        (one, None, one, 1.1),
-        (one, None, -one, 0.1),
-        (one, None, nan, 0.1),
-    ]:
+        fuse(nan, None, 0.1)
+    for arguments in [(one, one[:1], 0.1), (one, None, 1.1), (one[None], None, 0.1)]:
         with pytest.raises(ValueError, match="wanted"):
-            combine(*arguments)
+            fuse(*arguments)
 
 
-def test_overlaps_is_intersection_over_union() -> None:
-    masks = torch.stack([box(0, 0, 4, 4), box(0, 2, 4, 4), box(8, 8, 2, 2), box(0, 0, 0, 0)])
-    table = overlaps(masks)
-    assert float(table[0, 1]) == pytest.approx(8 / 24)
-    assert table.diagonal().tolist() == [1, 1, 1, 0]
-    assert float(table[0, 2]) == 0
+def test_log_shares_are_free_of_every_scale() -> None:
+    generative, cosines = torch.rand(7, generator=seeded()), torch.rand(7, generator=seeded(1))
+    scale, masks = 100.0, torch.rand(7, 4, 4, generator=seeded(3)) > 0.5
+    plain = log_shares(generative, scale * cosines, 0.3)
+    for factor, shift in ((0.1, 0.2), (0.5, -0.4), (3.0, 1.0)):
+        spread = scale / factor * (factor * cosines + shift)
+        moved = log_shares(5 * generative, spread, 0.3)
+        torch.testing.assert_close(moved, plain, atol=1e-3, rtol=1e-4)
+        fits = [noun_fit(torch.eye(4), masks, logits) for logits in (scale * cosines, spread)]
+        torch.testing.assert_close(*fits, atol=1e-3, rtol=1e-4)
 
 
-ALIKE = torch.stack([box(0, 0, 6, 6), box(0, 0, 6, 5), box(6, 10, 5, 5), box(0, 1, 5, 5)])
-LEVELS = torch.tensor([0.8, 0.9, -0.2, 0.7])
+def test_log_shares_are_a_product_of_experts() -> None:
+    generative, logits = torch.tensor([0.2, 0.4]), torch.tensor([1.0, 0.0])
+    both = log_shares(generative, logits, 0.25)
+    wanted = 0.25 * torch.tensor([0.5, 1.0]).log() + 0.75 * logits.log_softmax(0)
+    torch.testing.assert_close(both, wanted)
+    alone = log_shares(torch.tensor([-1.0, 0.4]), None, 0.25)
+    torch.testing.assert_close(alone, torch.tensor([LEAST_SHARE, 1.0]).log())
 
 
-def test_choice_passes_over_masks_that_are_the_same() -> None:
-    assert ranking(LEVELS, ALIKE) == [1, 2]
-    assert choose(LEVELS, ALIKE) == 1
-    assert choose(LEVELS, ALIKE, choice=2) == 2
-    assert choose(LEVELS, ALIKE, choice=2, overlap=1.0) == 0
+def test_the_fit_falls_with_heat_and_with_clips_logits() -> None:
+    heat = torch.tensor([[0.9, 0.9, 0.1, 0.1]])
+    masks = torch.tensor([[[1, 1, 0, 0]], [[0, 0, 1, 1]]], dtype=torch.bool)
+    torch.testing.assert_close(noun_fit(heat, masks, None), torch.tensor([1.0, 1 / 3]))
+    fit = noun_fit(heat, masks, torch.tensor([TEMPERATURE, 0.0]))
+    cold = (COLD + (1 - COLD) / 9) ** 0.5
+    torch.testing.assert_close(fit, torch.tensor([1.0, cold * 0.36788]), atol=1e-4, rtol=0)
 
 
-def test_choice_does_not_depend_on_the_order() -> None:
-    order = torch.randperm(4, generator=seeded(3))
-    ranked = ranking(LEVELS[order], ALIKE[order])
-    assert [int(order[index]) for index in ranked] == ranking(LEVELS, ALIKE)
-
-
-@pytest.mark.parametrize("choice", [0, 3])
-def test_a_choice_beyond_the_candidates_is_refused(choice: int) -> None:
-    with pytest.raises(ValueError, match=f"choice is {choice}.* 2 different"):
-        choose(LEVELS, ALIKE, choice=choice)
-
-
-def test_nan_scores_and_missing_scores_are_refused() -> None:
-    broken = LEVELS.clone()
-    broken[1] = float("nan")
-    for ask in (choose, ranking):
-        with pytest.raises(HeatError, match="NaN"):
-            ask(broken, ALIKE)
-    with pytest.raises(ValueError, match="3 scores and 4 masks"):
-        choose(LEVELS[:3], ALIKE)
-
-
-TWO = torch.stack([box(0, 0, 4, 4), box(6, 10, 4, 4), box(0, 0, 4, 4) | box(6, 10, 4, 4)])
-
-
-def test_parts_and_their_whole_are_one_thing() -> None:
-    assert group(TWO, torch.tensor([0.9, 0.8, 0.7])) == [0, 1, 0]
-    assert group(TWO, torch.tensor([0.7, 0.8, 0.9])) == [0, 0, 0]
-
-
-def test_union_takes_the_best_mask_of_each_thing() -> None:
-    scores = torch.tensor([0.8, 0.5, 0.9, 0.3])
-    assert union(ALIKE, scores, [0, 1, 0, 2], number=None, above=0.5) == [2, 1]
-    assert union(ALIKE, scores, torch.tensor([0, 1, 0, 2]), number=3) == [2, 1, 3]
-    assert union(ALIKE, scores, [0, 1, 0, 2], number=1) == [2]
-    assert union(ALIKE, scores, [0, 1, -1, 2], number=9) == [0, 1, 3]
-    assert union(ALIKE, scores, [-1] * 4, number=2) == [2]
-    assert union(TWO, torch.tensor([0.9, 0.8, 0.7]), None, number=None) == [0, 1]
-
-
-def test_union_keeps_the_best_when_all_scores_are_negative() -> None:
-    scores = torch.tensor([-0.5, -0.6, -0.9, -2.0])
-    assert union(ALIKE, scores, [0, 1, 2, 3], number=None, above=0.7) == [0, 1]
-
-
-def test_union_does_not_depend_on_the_order() -> None:
-    scores, things = torch.tensor([0.8, 0.5, 0.9, 0.3]), torch.tensor([0, 1, 0, 2])
-    order = torch.randperm(4, generator=seeded(5))
-    found = union(ALIKE[order], scores[order], things[order], None, 0.3)
-    assert [int(order[index]) for index in found] == union(ALIKE, scores, things, None, 0.3)
-
-
-def test_union_refuses_bad_numbers() -> None:
-    with pytest.raises(ValueError, match="number is 0"):
-        union(ALIKE, LEVELS, [0, 1, 2, 3], number=0)
-    with pytest.raises(ValueError, match="2 instances and 4 masks"):
-        union(ALIKE, LEVELS, [0, 1], number=1)
-    with pytest.raises(HeatError):
-        union(ALIKE, LEVELS * float("nan"), None, number=None)
+def test_a_cold_thing_that_clip_knows_is_still_counted() -> None:
+    """Attention often settles on one of two cats; without CLIP nobody knows the other."""
+    heat = torch.tensor([[0.9, 0.9, 0.0, 0.0]])
+    masks = torch.tensor([[[1, 1, 0, 0]], [[0, 0, 1, 1]]], dtype=torch.bool)
+    assert noun_fit(heat, masks, torch.tensor([5.0, 5.0])).amin() >= PLAUSIBLE
+    assert noun_fit(heat, masks, None).amin() < PLAUSIBLE

@@ -14,16 +14,21 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
-from refdiff.clip_scorer import ClipScorer
-from refdiff.diffusers_capture import DiffusersCapture
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.attention.hooks import layer_table
+from refdiff.scoring.clip import ClipScorer
 from refdiff.stickers import WEIGHTS
-from refdiff.stickers import train_clip as clips
-from refdiff.stickers import train_unet as unets
-from refdiff.stickers import train_vae as vaes
-from refdiff.stickers.export import export
-from refdiff.stickers.loop import Loop, Losses
-from refdiff.stickers.pool import SHARD, read_pool
-from refdiff.stickers.train import app
+from refdiff.stickers.training import train_clip as clips
+from refdiff.stickers.training import train_painter as painters
+from refdiff.stickers.training import train_unet as unets
+from refdiff.stickers.training import train_vae as vaes
+from refdiff.stickers.training.export import export
+from refdiff.stickers.training.grounding import Example, grounding
+from refdiff.stickers.training.loop import Loop, Losses
+from refdiff.stickers.training.pool import SHARD, read_pool
+from refdiff.stickers.training.scenes import Thing
+from refdiff.stickers.training.sentences import Scene, absent
+from refdiff.stickers.training.train import app
 
 WORDS = ["the red cat on the left", "strawberry", "all the butterflies"]
 
@@ -195,7 +200,7 @@ def test_every_training_steps_and_says_so(made: Path) -> None:
         state = torch.load(made / f"{stage}-training" / "checkpoint.pt", weights_only=True)
         assert state["done"] == 1
         assert all(bool(torch.isfinite(value).all()) for value in state["mean"].values())
-    fresh = unets._model(None).unet.state_dict()
+    fresh = unets.make_model(None).unet.state_dict()
     trained = torch.load(made / "unet-training" / "checkpoint.pt", weights_only=True)["module"]
     moved = [name for name in fresh if not torch.equal(fresh[name], trained[f"unet.{name}"])]
     assert len(moved) > 0.9 * len(fresh)
@@ -278,7 +283,7 @@ def test_training_goes_on_from_the_finished_weights_alone(
 ) -> None:
     from diffusers import AutoencoderKL
 
-    model = unets._model(weights)
+    model = unets.make_model(weights)
     given = AutoencoderKL.from_pretrained(weights / "vae").state_dict()
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     trained = torch.load(weights.parent / "unet-training" / "checkpoint.pt", weights_only=True)
@@ -290,3 +295,82 @@ def test_training_goes_on_from_the_finished_weights_alone(
     assert result.exit_code == 0, result.output
     taken = AutoencoderKL.from_pretrained(tmp_path / "vae").state_dict()
     assert all(torch.equal(taken[name], value) for name, value in given.items())
+
+
+# ---- the second edition ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def painter(pool: Path, made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folder after one step of the second edition's training."""
+    work = tmp_path_factory.mktemp("painter")
+    painters.train_painter(pool, work, 1, WEIGHTS)
+    return work
+
+
+def test_the_second_edition_reads_texts_as_the_clip_does(painter: Path) -> None:
+    from transformers import CLIPTextModel
+
+    encoder = CLIPTextModel.from_pretrained(painter / "text_encoder")
+    scorer = ClipScorer.load(WEIGHTS / "clip")
+    tokens = painters.clip_tokenizer()(WORDS, padding="max_length", return_tensors="pt").input_ids
+    with torch.inference_mode():
+        states = encoder(tokens).last_hidden_state
+        ends = states[torch.arange(len(WORDS)), (tokens == 49407).int().argmax(1)]
+        projected = ends @ scorer.model.text_projection.float()
+    assert torch.allclose(normalize(projected, dim=-1), scorer.text_features(WORDS), atol=1e-4)
+
+
+def test_the_second_edition_begins_with_the_first_and_without_its_cross_attention(
+    painter: Path,
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    first = UNet2DConditionModel.from_pretrained(WEIGHTS / "unet", torch_dtype=torch.float32)
+    second = UNet2DConditionModel.from_pretrained(painter / "unet")
+    strides = {stride for _, stride in layer_table(second)}
+    assert strides == {1, 2, 4} and painters.TAUGHT in dict(layer_table(second))
+    old, new = first.state_dict(), second.state_dict()
+    for name in old:
+        assert "attn2" in name or torch.allclose(old[name], new[name], atol=1e-4)
+    assert torch.equal(*(each[f"{painters.TAUGHT}.to_q.weight"] for each in (old, new)))
+    keys = [name for name in old if name.endswith("attn2.to_k.weight")]
+    assert keys and not any(torch.allclose(old[name], new[name], atol=1e-2) for name in keys)
+    added = painters.new_painter()
+    painters.warm_start(added, WEIGHTS / "unet")
+    inputs = torch.randn(1, 4, 32, 32), torch.tensor([100])
+    with torch.inference_mode():
+        answers = [added(*inputs, torch.randn(1, 77, 128)).sample for _ in range(2)]
+    assert torch.equal(*answers)  # no word is heard yet
+
+
+def test_the_grounding_loss_leaves_the_layers_after_the_taught_one_alone() -> None:
+    torch.manual_seed(0)
+    model = painters.Painter(painters.new_painter())
+    model(torch.randn(1, 4, 32, 32), torch.tensor([500]), torch.randn(1, 77, 128))
+    assert model.watched.maps is not None and model.watched.maps.shape == (1, 256, 77)
+    model.watched.maps[..., 3].sum().backward()
+    names = list(dict(layer_table(model.unet)))
+    felt = {name for name in names if model.unet.get_submodule(name).to_k.weight.grad is not None}
+    assert felt == set(names[: names.index(painters.TAUGHT) + 1])
+
+
+def test_a_batch_whose_words_name_nothing_has_a_loss() -> None:
+    thing = Thing("cat", None, (0.3, 0.3), 60.0)
+    labels = np.zeros((256, 256), np.uint8)
+    labels[40:120, 40:120] = 1
+    said = absent(Scene((thing,), (0.1,)), 0, np.random.default_rng(0))
+    assert said is not None and not said.things
+    example = Example(np.zeros((4, 32, 32)), labels, said, (thing,))
+    encoded = unets.tokenize(unets.clip_tokenizer(), [example])
+    maps = {painters.TAUGHT: torch.full((1, 256, 77), 1 / 77)}
+    losses = grounding(maps, [example], encoded["offset_mapping"], torch.tensor([100]))
+    assert 0 < float(losses["all"]) < 0.2
+
+
+def test_noise_comes_from_all_levels_evenly() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([painters.timesteps(4, generator) for _ in range(500)])
+    assert bool((drawn.diff(dim=1) >= 0).all()) and int(drawn.min()) >= 0
+    assert int(drawn.max()) <= 999
+    assert 0.27 < float((drawn < 300).float().mean()) < 0.33

@@ -15,12 +15,15 @@ import pytest
 from PIL import Image, ImageDraw
 
 from refdiff.evaluation import Scene, read_scenes, write_scenes
+from refdiff.evaluation.report import halved
 from refdiff.stickers import DATA, SPLITS
-from refdiff.stickers.looks import COLOURS
-from refdiff.stickers.scenes import SIZE, Drawing, draw_scene, paste
-from refdiff.stickers.sentences import MAKERS, Sentence, caption, plural_of, sentences_for
-from refdiff.stickers.splits import SENTENCES, _entries, scene_of
-from refdiff.stickers.sprites import HELD_OUT_STYLE, NOUNS, Sprites
+from refdiff.stickers.nouns import NOUNS
+from refdiff.stickers.training.language import LANGUAGE
+from refdiff.stickers.training.looks import COLOURS
+from refdiff.stickers.training.scenes import SIZE, Drawing, draw_scene, paste
+from refdiff.stickers.training.sentences import MAKERS, Sentence, caption, plural_of, sentences_for
+from refdiff.stickers.training.splits import SENTENCES, draw_scenes, scene_of
+from refdiff.stickers.training.sprites import HELD_OUT_STYLE, Sprites
 
 KINDS = {"plain", "colour", "place", "size", "order", "relation", "plural", "absent"}
 SHADES = {noun: 30 + 12 * i for i, noun in enumerate(("dog", "cat", "fish", "bus", "butterfly"))}
@@ -49,6 +52,26 @@ def drawings() -> list[Drawing]:
 
 
 # ---- scenes ----------------------------------------------------------------------------------
+
+
+def test_scenes_of_things_alike_differ_in_their_noun_alone() -> None:
+    one_style = sprites()
+    both = one_style | {"other": sprites(style="other")["other"]}
+    for seed in range(20):
+        drawing = draw_scene(both, np.random.default_rng(seed), augment=True, alike=True)
+        nouns = [thing.noun for thing in drawing.things]
+        assert 2 <= len(nouns) == len(set(nouns))
+        assert len({thing.colour for thing in drawing.things}) == 1 and drawing.things[0].colour
+        sizes = [thing.size for thing in drawing.things]
+        assert max(sizes) < 1.5 * min(sizes)
+
+
+def test_a_whole_caption_names_every_thing(drawings: list[Drawing]) -> None:
+    rng = np.random.default_rng(0)
+    for drawing in drawings:
+        if drawing.things:
+            said = caption(scene_of(drawing), rng, whole=True)
+            assert set(said.things) == set(range(len(drawing.things)))
 
 
 def test_the_labels_are_exactly_what_is_seen(drawings: list[Drawing]) -> None:
@@ -212,7 +235,7 @@ def test_every_sentence_is_true(drawings: list[Drawing]) -> None:
     kinds, rng = Counter[str](), np.random.default_rng(5)
     for drawing in drawings:
         things, scene = things_of(drawing), scene_of(drawing)
-        for one in sentences_for(scene, rng, list(MAKERS)):
+        for one in sentences_for(scene, rng, MAKERS):
             assert true(one.text, one.kind, one.things, things), (one, things)
             check_mentions(one, things)
             kinds[one.kind] += 1
@@ -260,7 +283,7 @@ def test_plurals() -> None:
 
 
 def test_a_split_is_read_as_it_was_drawn(tmp_path: Path) -> None:
-    entries = list(islice(_entries(sprites(), np.random.default_rng(3)), 12))
+    entries = list(islice(draw_scenes(sprites(), np.random.default_rng(3)), 12))
     write_scenes(tmp_path, iter(entries))
     found = read_scenes(tmp_path)
     assert len(found) == 12
@@ -274,7 +297,7 @@ def test_a_split_is_read_as_it_was_drawn(tmp_path: Path) -> None:
     assert len({one.kind for scene in found for one in scene.sentences}) >= 6
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", ("validation", "test"))
 def test_the_shipped_splits_keep_their_promises(split: str) -> None:
     found = read_scenes(DATA / split)
     assert len(found) >= 300
@@ -293,7 +316,68 @@ def test_the_shipped_splits_keep_their_promises(split: str) -> None:
 
 def test_the_shipped_splits_share_no_picture() -> None:
     digests = [
-        [hashlib.sha256(scene.image.read_bytes()).digest() for scene in read_scenes(DATA / split)]
+        hashlib.sha256(scene.image.read_bytes()).digest()
         for split in SPLITS
+        for scene in read_scenes(DATA / split)
     ]
-    assert len(set(digests[0] + digests[1])) == len(digests[0]) + len(digests[1])
+    assert len(set(digests)) == len(digests) == 740
+
+
+CORNERS = {"top left": (0, 0), "top right": (0, 1), "bottom left": (1, 0), "bottom right": (1, 1)}
+RANKS = ("first", "second", "third")
+COUNTS = {"two": 2, "three": 3, "four": 4, "five": 5}
+
+
+def means(text: str, kind: str, things: Sequence[Seen]) -> set[int]:
+    """What a sentence of the split "language" means, read off the masks."""
+    named = [ONE[name] for name in re.findall(NAMED, text)]
+    kin = [i for i, one in enumerate(things) if one.noun in named]
+    if kind in ("list", "part"):
+        return set(kin)
+    words = text.replace(".", " ").split()
+    tone = next((word for word in words if word in COLOURS), None)
+    side = next((word for word in reversed(words) if word in AWAY), "left")
+    if kind == "no noun":
+        return {lone(text, words, things, tone, side)}
+    row = sorted(kin, key=lambda i: AWAY[side](things[i]))
+    if kind == "count":
+        return set(row[:2] if "first" in words else row[-2:] if "last" in words else row)
+    return {i for i in kin if things[i].colour != tone} if tone else set(row[1:])
+
+
+def lone(text: str, words: list[str], things: Sequence[Seen], tone: str | None, side: str) -> int:
+    everything = range(len(things))
+    if tone:
+        (only,) = (i for i in everything if things[i].colour == tone)
+        return only
+    if text in CORNERS:
+        y, x = CORNERS[text]
+        return min(everything, key=lambda i: np.hypot(things[i].y - y, things[i].x - x))
+    if words[0] in RANKS:
+        return sorted(everything, key=lambda i: AWAY[side](things[i]))[RANKS.index(words[0])]
+    area = {"small": min, "big": max, "large": max}
+    pick = next(area[size] for size in area if size in text)
+    return pick(everything, key=lambda i: things[i].area)
+
+
+def test_the_split_of_language_says_what_is_there() -> None:
+    kinds = Counter[str]()
+    for scene in read_scenes(DATA / "language"):
+        things = read(scene)
+        for one in scene.sentences:
+            assert means(one.text, one.kind, things) == set(one.objects), (scene.image, one)
+            assert bool(one.half) == (one.kind == "part") and one.half in one.text
+            counted = next((COUNTS[word] for word in one.text.split() if word in COUNTS), None)
+            assert counted is None or 2 <= len(one.objects) <= counted
+            kinds[one.kind] += 1
+    assert set(kinds) == set(LANGUAGE) and min(kinds.values()) == 40
+
+
+def test_half_of_a_thing_is_what_its_part_means() -> None:
+    scene = read_scenes(DATA / "language")[0]
+    said = next(one for one in scene.sentences if one.half)
+    whole, half = scene.masks(), halved(scene.masks(), said)
+    (index,) = said.objects
+    assert half[index].sum() < whole[index].sum() and not (half[index] & ~whole[index]).any()
+    rest = [i for i in range(len(whole)) if i != index]
+    assert np.array_equal(half[rest], whole[rest])

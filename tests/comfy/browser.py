@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ FIT = 0.75  # the share of the view which "fit view" gives to the graph
 SECONDS = 60
 NO_BANNER = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
 NODES = "[app.graph, ...app.graph.subgraphs.values()].flatMap(graph => graph.nodes)"
+NOTICE = "[data-testid=error-overlay]"  # since front end 1.40 or so
 TEXT = "widget => widget.name === '$$node-text-preview'"
+RUN = "button[data-testid=queue-button], [data-testid=queue-button] button"
 FIND = """() => { window.find = wanted => {
   const nodes = app.graph.nodes.filter(n => wanted === String(n.id) || wanted === n.title
     || wanted === n.type);
@@ -129,7 +132,8 @@ class FrontEnd:
 
     def prompt(self) -> Graph:
         """The graph in API format, as the front end would send it."""
-        return self.page.evaluate("async () => (await app.graphToPrompt()).output")
+        sent = "async () => JSON.stringify((await app.graphToPrompt()).output)"
+        return json.loads(self.page.evaluate(sent))
 
     def widget(self, node: str, name: str) -> Any:
         """The value of a widget."""
@@ -155,15 +159,19 @@ class FrontEnd:
             if (index < 0) throw new Error(`${place.title} has no ${slot}`);
             return app.canvasPosToClientPos(place.getConnectionPos(isInput, index));
         }"""
-        self.fit()
-        start = self.page.evaluate(script, [source, output, False])
-        end = self.page.evaluate(script, [target, input, True])
-        self.page.mouse.move(*start)
-        self.page.mouse.down()
-        self.page.mouse.move(*end, steps=8)
-        self.page.mouse.up()
-        if self.wired_to(target, input) != self.page.evaluate("n => String(find(n).id)", source):
-            raise RuntimeError(f"the wire {source}.{output} to {target}.{input} was not made")
+        own = self.page.evaluate("n => String(find(n).id)", source)
+        for _ in range(3):  # a page that still draws, or closes a dialogue, lets go of the mouse
+            self.fit()
+            start = self.page.evaluate(script, [source, output, False])
+            end = self.page.evaluate(script, [target, input, True])
+            self.page.mouse.move(*start)
+            self.page.mouse.down()
+            self.page.mouse.move(*end, steps=8)
+            self.page.mouse.up()
+            if self.wired_to(target, input) == own:
+                return
+            self.page.wait_for_timeout(500)
+        raise RuntimeError(f"the wire {source}.{output} to {target}.{input} was not made")
 
     def wired_to(self, node: str, input: str) -> str | None:
         """The id of the node an input gets its value from."""
@@ -177,7 +185,7 @@ class FrontEnd:
     def run(self, seconds: float = 300) -> Run:
         """Press Run and wait for the end, good or bad. Raises Refused."""
         with self.page.expect_response(lambda answer: answer.url.endswith("/prompt")) as answer:
-            self.page.get_by_test_id("queue-button").locator("button").first.click()
+            self.page.locator(RUN).first.click()
         if answer.value.status != 200:
             raise Refused(answer.value.json())
         prompt_id = answer.value.json()["prompt_id"]
@@ -191,7 +199,11 @@ class FrontEnd:
 
     def previews(self, node: str) -> list[tuple[int, int]]:
         """(width, height) of the pictures a node shows, once they have loaded."""
-        loaded = "node => find(node).imgs?.length && find(node).imgs.every(i => i.complete)"
+        self.fit()  # a node out of view isn't drawn, and its pictures don't load
+        loaded = """node => {
+            app.canvas.setDirty(true, true)  // pictures are loaded when their node is drawn
+            return find(node).imgs?.length && find(node).imgs.every(i => i.complete)
+        }"""
         self.page.wait_for_function(loaded, arg=node)
         script = "node => find(node).imgs.map(i => [i.naturalWidth, i.naturalHeight])"
         return [(width, height) for width, height in self.page.evaluate(script, node)]
@@ -202,23 +214,82 @@ class FrontEnd:
         return self.page.evaluate(f"node => find(node).widgets.find({TEXT}).value", node)
 
     def dialog(self) -> str:
-        """The words of the dialog that is open or about to open."""
-        dialog = self.page.locator(".p-dialog")
+        """The words of the dialog that is open or about to open, or of newer front ends' notice.
+
+        Of a node that failed the notice says only that; the panel it opens says the rest.
+        """
+        dialog = self.page.locator(f".p-dialog, {NOTICE}").first
         dialog.wait_for()
-        return dialog.inner_text()
+        words, details = dialog.inner_text(), dialog.get_by_role("button", name="View details")
+        if not details.count():
+            return words
+        details.click()
+        self.page.wait_for_timeout(500)
+        return words + self.page.locator("body").inner_text()
 
     def shown_errors(self) -> list[str]:
         """What the page says is wrong: dialogs, notices, nodes framed in red."""
-        words = self.page.locator(".p-dialog, .p-toast-message").all_inner_texts()
+        words = self.page.locator(f".p-dialog, .p-toast-message, {NOTICE}").all_inner_texts()
         red = self.page.evaluate(
             """() => app.graph.nodes.filter(n => n.has_errors)
                 .map(n => (n.title ?? n.type) + ' is red')"""
         )
         return [*words, *red]
 
+    def overlaps(self) -> list[str]:
+        """Nodes that lie on each other as the front end draws them now, Reroutes left out."""
+        script = """() => {
+            const title = LiteGraph.NODE_TITLE_HEIGHT;
+            const boxes = app.graph.nodes.filter(n => n.type !== "Reroute").map(n => {
+                const drawn = document.querySelector(`[data-node-id="${n.id}"]`);
+                const high = drawn ? drawn.getBoundingClientRect().height / app.canvas.ds.scale : 0;
+                const [x, y] = n.pos;
+                const bottom = Math.max(y + n.size[1], y - title + high);
+                return [n.title || n.type, x, y - title, x + n.size[0], bottom];
+            });
+            return boxes.flatMap((a, i) => boxes.slice(i + 1)
+                .filter(b => a[1] < b[3] && b[1] < a[3] && a[2] < b[4] && b[2] < a[4])
+                .map(b => a[0] + " on " + b[0]));
+        }"""
+        return self.page.evaluate(script)
+
     def command(self, name: str) -> None:
         """Run a command of the front end."""
         self.page.evaluate("name => app.extensionManager.command.execute(name)", name)
+
+    def set(self, setting: str, value: Any) -> None:
+        """Change one of the user's settings."""
+        script = "([name, value]) => app.extensionManager.setting.set(name, value)"
+        self.page.evaluate(script, [setting, value])
+        self.page.wait_for_timeout(300)
+
+    def heat_shown(self) -> str | None:
+        """The word whose heat is shown beside the mouse."""
+        script = """() => {
+            const panel = document.querySelector("#refdiff-heat");
+            const picture = panel?.querySelector("img");
+            const shown = panel && panel.style.display !== "none" && picture.naturalWidth > 0;
+            return shown ? panel.innerText.trim() : null;
+        }"""
+        return self.page.evaluate(script)
+
+    def point_at_words(self, kind: str) -> set[str]:
+        """Move the mouse over the first line of the first element of a kind; the words shown.
+
+        At the end the mouse rests on the empty canvas.
+        """
+        box = self.page.locator(kind).first.bounding_box()
+        assert box is not None
+        shown: set[str] = set()
+        for top in (8, 14, 20):
+            for left in range(4, int(min(box["width"], 220)), 6):
+                self.page.mouse.move(box["x"] + left, box["y"] + top)
+                self.page.wait_for_timeout(40)
+                word = self.heat_shown()
+                shown |= {word} if word else set()
+        self.page.mouse.move(700, 860)
+        self.page.wait_for_timeout(100)
+        return shown
 
     def fit(self) -> None:
         """Bring the whole graph into view, and wait until it stands still."""

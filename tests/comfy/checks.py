@@ -14,7 +14,7 @@ from .graphs import stickers
 from .server import Server
 
 Wire = list[Any]
-WORDS = {"score": 2, "report": 4, "box": 5, "points": 6}
+WORDS = {"presence": 2, "report": 4, "box": 5, "points": 6, "found": 7, "all found": 8}
 
 
 def excess(client: Client, one: Wire, other: Wire, name: str) -> Graph:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .browser import FrontEnd, launch
-from .client import Client
+from .client import Client, Refused
 from .server import ROOT, comfy_tree, start
 
 FOLDER = ROOT / "workflows"
@@ -40,11 +41,16 @@ def main(names: Sequence[str]) -> None:
 
 
 def export(front_end: FrontEnd, name: str) -> None:
-    """Open a graph as a user does, write down what the front end sends, run it, take a picture."""
+    """Open a graph as a user does, write down what the front end sends, run it, take a picture.
+
+    A graph that needs files which are not here is pictured before its run.
+    """
     front_end.open_template(name)
     graph = json.dumps(front_end.prompt(), indent=1, ensure_ascii=False)
     (FOLDER / "api" / f"{name}.json").write_text(graph + "\n")
-    front_end.run(seconds=600).checked()
+    with suppress(Refused):
+        front_end.run(seconds=600).checked()
+    front_end.page.keyboard.press("Escape")
     front_end.screenshot(FOLDER / f"{name}.jpg", WIDTH)
 
 

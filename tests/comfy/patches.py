@@ -118,10 +118,11 @@ def hypernetwork(model: Any, folder: Path) -> Any:
 
 
 def lora() -> dict[str, torch.Tensor]:
-    """A LoRA of the middle block's keys and of what comes before them."""
+    """A LoRA of the middle block's keys and of what comes before and after them."""
     torch.manual_seed(3)
     made = {}
-    for part, (wide, tall) in {"attn2_to_k": (32, 128), "attn1_to_q": (128, 128)}.items():
+    parts = {"attn2_to_k": (32, 128), "attn1_to_q": (128, 128), "attn2_to_out_0": (128, 128)}
+    for part, (wide, tall) in parts.items():
         name = f"lora_unet_middle_block_1_transformer_blocks_0_{part}"
         made[f"{name}.lora_up.weight"] = torch.randn(tall, 4) / 3
         made[f"{name}.lora_down.weight"] = torch.randn(4, wide) / 3

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from refdiff import stickers
-from refdiff.capture import CaptureSettings, EncodedPicture
-from refdiff.diffusers_capture import DiffusersCapture
-from refdiff.loading import load_pipeline
+from refdiff.attention.capture import CaptureSettings, EncodedPicture
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.families import BACKGROUND
+from refdiff.models.pipelines import load_pipeline
 
 from . import twins
 from .twins import difference, snapshot
@@ -29,9 +30,12 @@ SENTENCES = [
 ]
 SETTINGS = {
     "default": CaptureSettings(),
-    "logits": CaptureSettings(mode="logits", timestep=400, seed=3, grids=1, size=0.5),
+    "logits": CaptureSettings(mode="logits", timestep=400, seed=3, strides=(32,), size=0.5),
     "log": CaptureSettings(mode="log_probabilities", size=0.5, pad=True, timestep=0),
     "official": replace(CaptureSettings.official(), size=0.5),
+    "published": CaptureSettings(
+        places=16, places_at=(0, 2), heads="output", background=BACKGROUND
+    ),
 }
 SMALL = CaptureSettings(size=0.5)
 Trio = tuple[Any, Any, Any]
@@ -44,7 +48,7 @@ def trio(pack: ModuleType) -> Trio:
 
 @pytest.fixture(scope="module")
 def kind(pack: ModuleType) -> type:
-    return import_module(f"{pack.__name__}.nodes.capture").ComfyCapture
+    return import_module(f"{pack.__name__}.nodes.backend").ComfyCapture
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,11 @@ def test_the_same_maps_as_diffusers(
         assert difference(one, other) <= 1e-4
         assert (one.tokens, one.spans, one.text) == (other.tokens, other.spans, sentence)
         assert (one.mode, one.content) == (other.mode, other.content)
+        assert len(one.places) == len(other.places) == len(SETTINGS[name].places_at or ())
+        for our, their in zip(one.places, other.places, strict=True):
+            assert (our.heads, our.grid) == (their.heads, their.grid)
+            assert torch.allclose(our.query, their.query, atol=1e-3)
+            assert torch.allclose(our.key, their.key, atol=1e-3)
 
 
 def test_an_inpainting_model_is_told_that_nothing_is_hidden(kind: type) -> None:
@@ -178,8 +187,8 @@ def test_nothing_is_left_behind(kind: type, trio: Trio, sample: Image.Image, fai
     raised: type[BaseException] | None = None
     try:
         capture(encoded, "a dog")
-    except Exception as error:
-        raised = type(error)
+    except (Exception, model_management.InterruptProcessingException) as error:
+        raised = type(error)  # an interrupt is a BaseException since ComfyUI 0.20 or so
     handle.remove()
     assert raised is wanted.get(failure)
     assert (snapshot(model), snapshot(clip.patcher), clip.layer_idx) == before
@@ -189,7 +198,7 @@ def test_nothing_is_left_behind(kind: type, trio: Trio, sample: Image.Image, fai
 
 
 def test_nothing_after_the_last_wanted_layer_runs(capture: Any, sample: Image.Image) -> None:
-    unet = capture.model.model.diffusion_model
+    unet = capture.backend.model.model.diffusion_model
     ran: list[str] = []
     handles = [
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
@@ -197,9 +206,9 @@ def test_nothing_after_the_last_wanted_layer_runs(capture: Any, sample: Image.Im
         if name.count(".") == 2 and name.endswith(".0") and name.startswith(("input", "output"))
     ]
     encoded = capture.encode(sample)
-    for grids, last in (((0,), "output_blocks.1.0"), (2, "output_blocks.3.0")):
+    for strides, last in (((32,), "output_blocks.1.0"), ((32, 16), "output_blocks.3.0")):
         ran.clear()
-        capture.using(CaptureSettings(grids=grids))(encoded, "a dog")
+        capture.using(CaptureSettings(strides=strides))(encoded, "a dog")
         assert [name for name in ran if name.startswith("input")][-1] == "input_blocks.5.0"
         assert ran[-1] == last and len(ran) == len(set(ran))
     for handle in handles:
@@ -233,5 +242,5 @@ def test_the_model_samples_as_before_after_a_look(
 def test_the_vae_decodes_as_in_diffusers(trio: Trio, reference: DiffusersCapture) -> None:
     latent = torch.randn(2, 4, 12, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = reference.pipe.vae.decode(latent).sample.clamp(-1, 1) / 2 + 0.5
+        expected = reference.backend.pipe.vae.decode(latent).sample.clamp(-1, 1) / 2 + 0.5
         assert torch.allclose(trio[2].decode(latent).movedim(-1, 1), expected, atol=0.01)

@@ -26,6 +26,7 @@ SHAPE = {"edges": "snap", "grow": 3, "falloff": 8}
 def composed(client: Client, text: str, image: Wire, given: Wire | None = None) -> Graph:
     """The stages from "parse" to "refine"; given: masks to choose among."""
     models = {"model": ["models", 0], "clip": ["models", 1], "vae": ["models", 2]}
+    picture = {"image": image}
     proposed = given or ["proposals", 0]
     graph = {
         "parse": client.node("RefDiffParseExpression", text=text),
@@ -42,15 +43,19 @@ def composed(client: Client, text: str, image: Wire, given: Wire | None = None) 
             scorer=["models", 3],
             attention=["attention", 0],
         ),
-        "choose": client.node("RefDiffChooseMask", masks=proposed, scores=["scores", 0]),
+        "choose": client.node(
+            "RefDiffChooseMask", masks=proposed, scores=["scores", 0], **({} if given else picture)
+        ),
         "refine": client.node("RefDiffRefineMask", mask=["choose", 0], image=image, **SHAPE),
         "mask": client.node("MaskPreview", mask=["refine", 0]),
-        "score": client.node("PreviewAny", source=["choose", 1]),
+        "presence": client.node("PreviewAny", source=["choose", 4]),
         "box": client.node("PreviewAny", source=["choose", 2]),
         "points": client.node("PreviewAny", source=["choose", 3]),
     }
     if given is None:
-        graph["proposals"] = client.node("RefDiffMaskProposals", heat=["heat", 0])
+        graph["proposals"] = client.node(
+            "RefDiffMaskProposals", heat=["heat", 0], attention=["attention", 0]
+        )
     return graph
 
 
@@ -74,7 +79,7 @@ def check(client: Client, graph: Graph, size: tuple[int, int]) -> None:
     assert greys(client, run, "whole heat").shape == (1, *size)
     assert different(client, run, "heats") == 0
     assert different(client, run, "masks") == 0
-    assert run.text("score") == run.text("whole score")
+    assert run.text("presence") == run.text("whole presence")
 
 
 @pytest.mark.parametrize("text", SENTENCES)
@@ -109,7 +114,7 @@ def test_lists_are_mapped_one_by_one(client: Client) -> None:
     run = client.run(graph)
     stages, whole = greys(client, run, "mask"), greys(client, run, "whole mask")
     assert len(stages) == 2 and np.array_equal(stages, whole)
-    assert run.outputs["score"]["text"] == run.outputs["whole score"]["text"]
+    assert run.outputs["presence"]["text"] == run.outputs["whole presence"]["text"]
 
 
 def chosen(client: Client, text: str = "the cat", **changes: Any) -> Graph:
@@ -184,16 +189,25 @@ def test_a_scorer_or_heat_is_needed(client: Client) -> None:
     assert run.error is not None and "wire at least one" in run.error["exception_message"]
 
 
-def test_a_word_that_is_not_there_comes_to_an_empty_mask(client: Client) -> None:
+def test_a_word_that_is_not_there_stops_the_graph(client: Client) -> None:
     graph = composed(client, "the cat", ["models", 4]) | stickers(client)
     graph["heat"]["inputs"]["words"] = "zebra"
-    run = client.run(graph)
-    assert "has no word 'zebra'" in run.text("heat") and "all masks are empty" in run.text("scores")
-    assert not greys(client, run, "mask").any() and float(run.text("score")) == 0
-    graph["knobs"] = client.node("RefDiffSettings", raise_on_failure=True)
-    graph["heat"]["inputs"]["settings"] = ["knobs", 0]
     stopped = client.wait(client.queue(graph))
     assert stopped.error is not None and stopped.error["node_id"] == "heat"
+    assert "has no word 'zebra'" in stopped.error["exception_message"]
+
+
+def test_no_candidates_come_to_an_empty_mask(client: Client) -> None:
+    graph = chosen(client)
+    graph["empty"] = client.node("SolidMask", value=0.0, width=256, height=256)
+    graph["scores"]["inputs"]["masks"] = graph["choose"]["inputs"]["masks"] = ["empty", 0]
+    run = client.run(graph)
+    assert "all candidates are empty" in run.text("scores")
+    assert not greys(client, run, "mask").any() and float(run.text("score")) == 0
+    graph["knobs"] = client.node("RefDiffSettings", raise_if_nothing_found=True)
+    graph["scores"]["inputs"]["settings"] = ["knobs", 0]
+    stopped = client.wait(client.queue(graph))
+    assert stopped.error is not None and stopped.error["node_id"] == "choose"
 
 
 def test_empty_candidates_are_passed_over(client: Client) -> None:

@@ -82,7 +82,19 @@ def test_no_widget_is_randomised(pack_info: dict[str, Any]) -> None:
 def test_segment_has_few_widgets(pack_info: dict[str, Any]) -> None:
     inputs = _inputs(pack_info["RefDiffSegment"])
     widgets = [key for _, key, kind, _ in inputs if kind.split(",")[0] in WIDGETS]
-    assert len(widgets) == 11 and widgets[0] == "text"
+    folded = [key for _, key, _, options in inputs if options.get("advanced")]
+    assert len(widgets) - len(folded) <= 9 and widgets[0] == "text"
+    assert {"profile", "noise_index", "threshold", "empty_below", "falloff"} <= set(folded)
+
+
+def test_nodes_are_found_by_other_names(pack_info: dict[str, Any]) -> None:
+    """Where the front end looks for them: in search_aliases, which old ComfyUIs have not."""
+    if "search_aliases" not in pack_info["RefDiffSegment"]:
+        return
+    aliases = {name: told["search_aliases"] for name, told in pack_info.items()}
+    assert all(aliases.values())
+    assert {"text to mask", "clipseg", "sam", "grounding dino"} <= set(aliases["RefDiffSegment"])
+    assert "daam" in aliases["RefDiffHeatMap"]
 
 
 def _wrong_values(kind: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from refdiff.capture import CaptureSettings, EncodedPicture
-from refdiff.diffusers_capture import DiffusersCapture
+from refdiff.attention.backend import Shown
+from refdiff.attention.capture import CaptureSettings, EncodedPicture
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.attention.maps import AttentionRecorder
 
 from . import twins
 from .twins import difference
@@ -36,7 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def kind(pack: ModuleType) -> type:
-    return import_module(f"{pack.__name__}.nodes.capture").ComfyCapture
+    return import_module(f"{pack.__name__}.nodes.backend").ComfyCapture
 
 
 @pytest.fixture(scope="module", params=[twins.first, twins.inpainting, twins.velocity, twins.sdxl])
@@ -47,6 +49,11 @@ def twin(pack: ModuleType, request: pytest.FixtureRequest) -> twins.Twins:
 def encoded(height: int = 9, width: int = 6) -> EncodedPicture:
     latent = torch.randn(1, 4, height, width, generator=torch.Generator().manual_seed(1))
     return EncodedPicture(latent, (height * 8, width * 8))
+
+
+def recorders() -> int:
+    """How many recorders are alive; each may hold queries."""
+    return sum(type(each).__name__ == "AttentionRecorder" for each in gc.get_objects())
 
 
 @contextmanager
@@ -69,8 +76,26 @@ def test_the_same_maps_as_diffusers(kind: type, twin: twins.Twins, name: str) ->
         assert (one.tokens, one.spans, one.text) == (other.tokens, other.spans, other.text)
 
 
+def test_places_ask_each_other_as_in_diffusers(kind: type, twin: twins.Twins) -> None:
+    settings, latent = CaptureSettings(flip=True), encoded().latent
+    shown = Shown.of(latent, settings.views(1000), 1)
+    seen = []
+    for reader in (kind(twin.model, twin.clip, None), DiffusersCapture(twin.pipe)):
+        recorder = AttentionRecorder(reader.layers, places=reader.layers)
+        text = reader.backend.embed(["a dog"], 77).per_view(1, 2)
+        with torch.no_grad():
+            reader.backend.run(shown, text, [recorder], None)
+        assert tuple(recorder.places) == reader.layers
+        seen.append(recorder.places.values())
+    for ours, theirs in zip(*seen, strict=True):
+        assert ours[2:] == theirs[2:]  # heads and grid
+        for mine, other in zip(ours[:2], theirs[:2], strict=True):
+            assert mine.shape == other.shape and torch.allclose(mine, other, atol=1e-4)
+            assert float(other.std()) > 1e-5
+
+
 def test_down_leaves_the_way_up_out(kind: type, twin: twins.Twins) -> None:
-    capture = kind(twin.model, twin.clip, None, CaptureSettings(grids=3, layers="down"))
+    capture = kind(twin.model, twin.clip, None, CaptureSettings(layers="down"))
     ran: list[str] = []
     handle = twin.model.model.diffusion_model.output_blocks[0].register_forward_hook(
         lambda *_: ran.append("up")
@@ -111,11 +136,11 @@ def test_kept_queries_go_with_the_picture(kind: type) -> None:
     pictures = [encoded(), encoded(3, 5)]
     for picture in pictures:
         capture.read(picture, ["a dog"])
-    assert len(capture._kept) == 2
+    before = recorders()
     pictures.pop()
     del picture
     gc.collect()
-    assert len(capture._kept) == 1
+    assert before - recorders() == 1
 
 
 def test_a_lora_reaches_the_keys_of_further_sentences(kind: type) -> None:
@@ -124,7 +149,7 @@ def test_a_lora_reaches_the_keys_of_further_sentences(kind: type) -> None:
     change = torch.randn(128, 32, generator=torch.Generator().manual_seed(2))
     user = twin.model.clone()
     user.add_patches({key: ("diff", (change,))}, 0.3)
-    settings = CaptureSettings(queries="empty", grids=1, mode="logits")
+    settings = CaptureSettings(queries="empty", strides=(32,), mode="logits")
     plain, patched = (
         kind(model, twin.clip, None, settings).read(encoded(), ["a dog"])
         for model in (twin.model, user)
@@ -140,7 +165,7 @@ def test_half_precision_gives_finite_float32_logits(
     full, half = twins.first(), twins.first(dtype=dtype, cast=cast)
     assert half.model.model_dtype() == dtype
     for latent, queries in (((9, 7), "own"), ((1, 5), "empty"), ((1, 1), "own")):
-        settings = CaptureSettings(mode="logits", grids=3, queries=queries)
+        settings = CaptureSettings(mode="logits", queries=queries)
         one, other = (
             kind(each.model, each.clip, None, settings).read(encoded(*latent), SENTENCES)[1]
             for each in (half, full)
@@ -149,10 +174,25 @@ def test_half_precision_gives_finite_float32_logits(
         assert 0 < difference(one, other) < (0.05 if latent == (9, 7) else 1)
 
 
+@pytest.mark.parametrize("heads", ["mean", "output"])
+def test_weights_of_eight_bits(kind: type, heads: Any) -> None:
+    """As Load Diffusion Model's fp8: kept small, computed in another type."""
+    kept = torch.float8_e4m3fn
+    full, small = twins.first(), twins.first(dtype=kept, cast=torch.float32)
+    assert small.model.model_dtype() == kept
+    settings = CaptureSettings(heads=heads)
+    one, other = (
+        kind(each.model, each.clip, None, settings).read(encoded(), SENTENCES)[1]
+        for each in (small, full)
+    )
+    assert all(m.dtype == torch.float32 and m.isfinite().all() for m in one.maps)
+    assert 0 < difference(one, other) < 0.05
+
+
 def test_pictures_are_remembered_by_all_that_shapes_their_latent(
     kind: type, pack: ModuleType
 ) -> None:
-    store = import_module(f"{pack.__name__}.nodes.store")
+    cache = import_module(f"{pack.__name__}.nodes.maps_cache")
     model, clip, vae = import_module(f"{pack.__name__}.nodes.stickers").sticker_models()
     from comfy.latent_formats import SDXL
 
@@ -160,13 +200,17 @@ def test_pictures_are_remembered_by_all_that_shapes_their_latent(
     other.add_object_patch("latent_format", SDXL())
     image = Image.new("RGB", (64, 48), "red")
     small = CaptureSettings(size=0.25)
-    stored = [store.StoredCapture(kind(each, clip, vae, small)) for each in (model, other)]
-    one, two = (capture.encode(image) for capture in stored)
+    captures = [
+        cache.remembering(kind(each, clip, vae, small), (each, clip, vae), keep=False)
+        for each in (model, other)
+    ]
+    one, two = (capture.encoded(capture.encode(image)) for capture in captures)
     scale = SDXL().scale_factor / model.get_model_object("latent_format").scale_factor
     assert torch.allclose(two.latent, one.latent * scale, atol=1e-5)
-    assert stored[0].encode(image.copy()) is one and stored[1].encode(image) is two
+    for capture, latent in zip(captures, (one, two), strict=True):
+        assert capture.encoded(capture.encode(image.copy())) is latent
     latents, watched = ref(one), ref(vae)
-    assert len(store._latents[vae]) == 2
-    del one, two, vae, stored
+    assert len(cache.memory_of(vae).kept) == 2
+    del one, two, vae, captures, capture, latent
     gc.collect()
     assert watched() is None and latents() is None

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 import refdiff
-from refdiff.attention import TokenMaps
+from refdiff.attention.maps import TokenMaps
 
 TOKENIZER = Path(refdiff.__file__).parent / "configs" / "tokenizer"
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}

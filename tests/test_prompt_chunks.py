@@ -9,13 +9,13 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from refdiff.attention import word_map
-from refdiff.capture import EncodedPicture
-from refdiff.diffusers_capture import DiffusersCapture
-from refdiff.loading import CONFIGS
-from refdiff.random_models import TINY_TEXT, random_pipeline, random_unet
-from refdiff.text_encoding import encode_texts
-from refdiff.tokens import pack, windows
+from refdiff.attention.capture import EncodedPicture
+from refdiff.attention.diffusers import DiffusersCapture
+from refdiff.attention.maps import word_map
+from refdiff.attention.prompt_chunks import pack, prompt_chunks
+from refdiff.attention.text_encoding import encode_texts
+from refdiff.benchmark.random_models import TINY_TEXT, random_pipeline, random_unet
+from refdiff.models.pipelines import CONFIGS
 
 CATS = ("cat " * 75).strip()  # exactly one window
 
@@ -84,7 +84,7 @@ def test_one_window_is_what_the_tokenizer_makes_of_it(
     xl: StableDiffusionXLPipeline, text: str
 ) -> None:
     for tokenizer in (xl.tokenizer, xl.tokenizer_2):
-        found = windows(tokenizer, text)
+        found = prompt_chunks(tokenizer, text)
         padded = tokenizer(text, padding="max_length", max_length=77).input_ids
         assert found.ids == (tuple(padded),)
         assert found.tokens == tuple(tokenizer.convert_ids_to_tokens(padded))
@@ -92,7 +92,7 @@ def test_one_window_is_what_the_tokenizer_makes_of_it(
 
 def test_every_window_begins_and_ends_and_every_word_has_its_column(pipe: Any) -> None:
     text = CATS + " dog " + "bird " * 80 + "antidisestablishmentarianism"
-    found = windows(pipe.tokenizer, text)
+    found = prompt_chunks(pipe.tokenizer, text)
     begin, end = pipe.tokenizer.bos_token_id, pipe.tokenizer.eos_token_id
     assert [len(row) for row in found.ids] == [77, 77, 77]
     assert all(row[0] == begin for row in found.ids)
@@ -130,7 +130,7 @@ def test_clip_skip_leaves_the_last_layers_out(pipe: Any, xl: Any) -> None:
     found = encode_texts(xl, ["a red cat"], clip_skip=1)
     assert torch.allclose(found.states, expected, atol=1e-6)
     encoder = pipe.text_encoder
-    ids = torch.tensor(windows(pipe.tokenizer, "a red cat").ids)
+    ids = torch.tensor(prompt_chunks(pipe.tokenizer, "a red cat").ids)
     with torch.no_grad():
         hidden = encoder(ids, output_hidden_states=True).hidden_states[-2]
         expected = getattr(encoder, "text_model", encoder).final_layer_norm(hidden)
@@ -163,7 +163,7 @@ def test_learned_words_cover_all_their_vectors(pipe: Any) -> None:
     pipe.load_textual_inversion(torch.randn(1, 32), token="<one>")
     pipe.load_textual_inversion(torch.randn(3, 32), token="<three>")
     text = "a <three> cat, <one> <three>"
-    found = windows(pipe.tokenizer, text)
+    found = prompt_chunks(pipe.tokenizer, text)
     expected, _ = official(pipe, text)
     assert torch.equal(encode_texts(pipe, [text]).states, expected)
     maps = DiffusersCapture(pipe)(picture, text)
@@ -175,7 +175,7 @@ def test_learned_words_cover_all_their_vectors(pipe: Any) -> None:
 def test_a_learned_word_is_not_cut_at_the_end_of_a_window(pipe: Any) -> None:
     pipe.load_textual_inversion(torch.randn(3, 32), token="<three>")
     text = "cat " * 73 + "<three> dog"
-    found = windows(pipe.tokenizer, text)
+    found = prompt_chunks(pipe.tokenizer, text)
     assert found.tokens[73:78] == ("cat</w>",) + ("<|endoftext|>",) * 3 + ("<|startoftext|>",)
     assert found.tokens[78:82] == ("<three>", "<three>_1", "<three>_2", "dog</w>")
 

@@ -9,10 +9,17 @@ import pytest
 import torch
 from open_clip.model import CLIP, resize_pos_embed
 from safetensors.torch import save_file
+from torch.nn.functional import normalize
 
-from refdiff.clip_scorer import ClipScorer, CropStyle, RegionFeatures, blend, similarity
 from refdiff.errors import ModelError
+from refdiff.expression import parse
+from refdiff.scoring.clip import ClipScorer, CropStyle, RegionFeatures, blend, similarity
+from refdiff.scoring.crops import bounding_box, circled, resize
+from refdiff.scoring.regions import Regions
+from refdiff.settings import Settings
 from refdiff.stickers import WEIGHTS
+
+OWN_ASPECT = CropStyle(square=False)
 
 VISION = {"image_size": 64, "patch_size": 8, "width": 64, "layers": 3, "head_width": 32}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
@@ -166,11 +173,11 @@ def test_masks_may_be_of_another_size_than_the_picture(scorer: ClipScorer) -> No
 
 
 def test_reach_limits_the_number_of_patches(scorer: ClipScorer) -> None:
-    assert scorer._grid(64, 64, 2.0) == (8, 8)
-    assert scorer._grid(1000, 500, 2.0) == (16, 8)
-    assert scorer._grid(1000, 500, 1.0) == (8, 4)
-    assert scorer._grid(10, 20, 2.0) == (4, 8)
-    assert scorer._grid(20000, 20, 2.0) == (16, 1)
+    assert scorer.patch_grid(64, 64, 2.0) == (8, 8)
+    assert scorer.patch_grid(1000, 500, 2.0) == (16, 8)
+    assert scorer.patch_grid(1000, 500, 1.0) == (8, 4)
+    assert scorer.patch_grid(10, 20, 2.0) == (4, 8)
+    assert scorer.patch_grid(20000, 20, 2.0) == (16, 1)
 
 
 def test_a_square_crop_is_plain_clip_on_that_part(scorer: ClipScorer) -> None:
@@ -194,10 +201,36 @@ def test_surroundings_decide_what_is_seen_outside_the_mask(scorer: ClipScorer) -
     assert all(float((found["blur"] - found[name]).abs().max()) > 1e-4 for name in shown)
 
 
+def test_a_circle_goes_around_the_mask_and_leaves_it_as_it_is(scorer: ClipScorer) -> None:
+    image, mask = picture(128, 128), box(128, 128, 40, 50, 30, 20)
+    style = CropStyle("keep", margin=0.5, circle=True)
+    frame = bounding_box(mask, 128, 128, style)
+    top, left, tall, wide = frame
+    crop = image[:, top : top + tall, left : left + wide]
+    found = circled(crop, mask, frame, 128, 128)
+    drawn = (found != crop).any(0)
+    assert drawn.any() and (found[:, drawn] == torch.tensor([[1.0], [0.0], [0.0]])).all()
+    assert not (drawn & mask[top : top + tall, left : left + wide]).any()
+    middle = (55 - top, 60 - left)  # the mask's; the line is met in each of the four directions
+    row, column = drawn[middle[0]], drawn[:, middle[1]]
+    assert row[: middle[1]].any() and row[middle[1] :].any()
+    assert column[: middle[0]].any() and column[middle[0] :].any()
+    close(scorer.crop_features(image, mask[None], style), plain(scorer, resize(found, (64, 64))))
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3])
+def test_a_circle_beyond_the_picture_is_still_drawn(margin: float) -> None:
+    mask = torch.ones(20, 60, dtype=torch.bool)
+    style = CropStyle("keep", margin, circle=True)
+    frame = bounding_box(mask, 20, 60, style)
+    found = circled(torch.zeros(3, frame[2], frame[3]), mask, frame, 20, 60)
+    assert found[0].any() and not found[1:].any()
+
+
 def test_black_surroundings_hide_the_rest_and_margin_shows_it(scorer: ClipScorer) -> None:
     image, mask = picture(128, 128), box(128, 128, 40, 40, 50, 30)
     other = torch.where(mask, image, picture(128, 128, seed=2))
-    for style in (CropStyle(), CropStyle.official(), CropStyle("mean", margin=0.3)):
+    for style in (CropStyle(), OWN_ASPECT, CropStyle("mean", margin=0.3)):
         close(
             scorer.crop_features(other, mask[None], style),
             scorer.crop_features(image, mask[None], style),
@@ -215,15 +248,14 @@ def test_black_surroundings_hide_the_rest_and_margin_shows_it(scorer: ClipScorer
 def test_official_crops_keep_their_aspect_up_to_four(
     scorer: ClipScorer, tall: int, wide: int, wanted: tuple[int, int]
 ) -> None:
-    from refdiff.crops import bounding_box
 
-    style = CropStyle.official()
+    style = OWN_ASPECT
     mask = box(200, 200, 0, 0, tall, wide)
     assert scorer._crop_size(bounding_box(mask, 200, 200, style), style) == wanted
     assert scorer.crop_features(picture(200, 200), mask[None], style).shape == (1, 48)
 
 
-@pytest.mark.parametrize("style", [CropStyle(), CropStyle.official(), CropStyle("blur", 0.2)])
+@pytest.mark.parametrize("style", [CropStyle(), OWN_ASPECT, CropStyle("blur", 0.2)])
 def test_crops_in_chunks_equal_crops_alone(scorer: ClipScorer, style: CropStyle) -> None:
     image = picture(96, 96)
     masks = torch.stack([box(96, 96, i, 2 * i, 20 + i % 3, 30) for i in range(34)])
@@ -236,7 +268,7 @@ def test_crops_in_chunks_equal_crops_alone(scorer: ClipScorer, style: CropStyle)
 def test_odd_pictures_work(scorer: ClipScorer, size: tuple[int, int]) -> None:
     mask = torch.zeros(1, *size, dtype=torch.bool)
     mask[0, -1, -1] = True
-    for style in (CropStyle(), CropStyle.official(), CropStyle("blur", 0.5)):
+    for style in (CropStyle(), OWN_ASPECT, CropStyle("blur", 0.5)):
         features = scorer.image_features(torch.rand(3, *size), mask, style)
         for part in (features.crop, features.masked):
             close(part.norm(dim=1), torch.ones(1))
@@ -255,7 +287,7 @@ def test_text_features_are_open_clips_and_remembered(scorer: ClipScorer) -> None
 
 
 def test_the_memory_of_texts_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refdiff.clip_scorer.TEXTS_KEPT", 2)
+    monkeypatch.setattr("refdiff.scoring.clip.TEXTS_KEPT", 2)
     scorer = ClipScorer.load(folder)
     assert scorer.text_features(["a", "b", "c"]).shape == (3, 48)
     scorer.text_features(["b"])
@@ -281,7 +313,7 @@ def test_the_model_is_left_as_it_was(scorer: ClipScorer) -> None:
     before = {name: value.clone() for name, value in scorer.model.state_dict().items()}
     image, masks = picture(64, 64), boxes(64, 64)
     seen = plain(scorer, image)
-    features = scorer.image_features(image, masks, CropStyle.official(), from_layer=1)
+    features = scorer.image_features(image, masks, OWN_ASPECT, from_layer=1)
     assert not features.crop.requires_grad and not features.masked.requires_grad
     after = scorer.model.state_dict()
     assert before.keys() == after.keys()
@@ -401,3 +433,67 @@ def test_broken_folders_are_explained(tmp_path: Path) -> None:
 def test_towers_that_masks_cannot_act_on_are_refused(tmp_path: Path, vision: dict) -> None:
     with pytest.raises(ModelError, match=r"ViT-B-16/openai"):
         ClipScorer.load(save_model(tmp_path, **vision))
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_the_activation_is_the_one_that_the_weights_were_trained_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wants: bool
+) -> None:
+    from open_clip import add_model_config
+    from open_clip.model import QuickGELU
+    from open_clip.pretrained import _PRETRAINED
+
+    name = f"tiny-{wants}"
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    (tmp_path / f"{name}.json").write_text(json.dumps(config))
+    add_model_config(tmp_path / f"{name}.json")
+    weights = {"file": str(folder / "open_clip_model.safetensors"), "quick_gelu": wants}
+    monkeypatch.setitem(_PRETRAINED, name, {"tag": {**PIXELS, **weights}})
+    model = ClipScorer.load(f"{name}/tag").model
+    used = [isinstance(module, QuickGELU) for module in model.modules()]
+    assert sum(used) == (VISION["layers"] + TEXT["layers"] if wants else 0)
+
+
+def test_openais_metas_and_apples_weights_want_quick_gelu() -> None:
+    from open_clip import get_pretrained_cfg
+
+    for name, tag in (("ViT-B-16", "openai"), ("ViT-L-14", "metaclip_fullcc")):
+        assert get_pretrained_cfg(name, tag)["quick_gelu"]
+
+
+def test_a_region_of_a_large_picture_is_seen_with_its_own_pixels(scorer: ClipScorer) -> None:
+    small = picture(64, 64)
+    large = torch.nn.functional.interpolate(picture(60, 80)[None], (600, 800))[0]
+    large[:, 200:264, 300:364] = small
+    mask = torch.zeros(1, 600, 800, dtype=torch.bool)
+    mask[0, 200:264, 300:364] = True
+    keep = CropStyle("keep")
+    alone = scorer.crop_features(small, torch.ones(1, 64, 64, dtype=torch.bool), keep)
+    assert torch.allclose(scorer.crop_features(large, mask, keep), alone, atol=1e-4)
+    shrunk = torch.nn.functional.interpolate(large[None], (150, 200), mode="area")[0]
+    assert not torch.allclose(scorer.crop_features(shrunk, mask, keep), alone, atol=1e-2)
+
+
+def test_templates_are_averaged(scorer: ClipScorer) -> None:
+    noun = parse("the red cat").root
+    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[0, :4], masks[1, 4:] = True, True
+    regions = Regions(
+        scorer, torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)), masks
+    )
+
+    def near(*templates: str) -> torch.Tensor:
+        settings = Settings(clip_templates=templates)
+        return regions.judge(noun, parse("the red cat"), settings).similarity
+
+    said = scorer.text_features(["red cat", "a photo of a red cat"])
+    for templates, text in (
+        (("{}",), said[0]),
+        (("a photo of a {}",), said[1]),
+        (("{}", "a photo of a {}"), normalize(said.mean(0), dim=0)),
+    ):
+        features = scorer.image_features(regions.pixels, masks, Settings().crop)
+        assert torch.allclose(near(*templates), similarity(features, text, beta=0.5), atol=1e-6)
+    for wrong in ((), ("a photo",), ("{} and {}",)):
+        with pytest.raises(ValueError, match="with one"):
+            Settings(clip_templates=wrong)
