@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ ARGUMENTS = [
 VIEW = {"width": 1600, "height": 900}
 FIT = 0.75  # the share of the view which "fit view" gives to the graph
 SECONDS = 60
+TRIES = 5  # of a gesture that a busy page may overlook
+SEARCH = re.compile("Search Nodes|Add a node")  # older and newer front ends' box
 NO_BANNER = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
 NODES = "[app.graph, ...app.graph.subgraphs.values()].flatMap(graph => graph.nodes)"
 NOTICE = "[data-testid=error-overlay]"  # since front end 1.40 or so
@@ -87,9 +90,10 @@ class FrontEnd:
     def open_template(self, name: str) -> None:
         """Open one of the pack's workflows through Browse Templates."""
         with self._another_graph():
-            self.page.locator(".templates-tab-button").click()
             dialog = self.page.get_by_role("dialog")
-            dialog.get_by_placeholder("Search").fill(name)
+            box = dialog.get_by_placeholder("Search")
+            self._until(self.page.locator(".templates-tab-button").click, box.is_visible)
+            box.fill(name)
             dialog.get_by_test_id(f"template-workflow-{name}").click()
 
     def load(self, workflow: dict[str, Any]) -> None:
@@ -160,7 +164,8 @@ class FrontEnd:
             return app.canvasPosToClientPos(place.getConnectionPos(isInput, index));
         }"""
         own = self.page.evaluate("n => String(find(n).id)", source)
-        for _ in range(3):  # a page that still draws, or closes a dialogue, lets go of the mouse
+
+        def draw() -> None:
             self.fit()
             start = self.page.evaluate(script, [source, output, False])
             end = self.page.evaluate(script, [target, input, True])
@@ -168,10 +173,31 @@ class FrontEnd:
             self.page.mouse.down()
             self.page.mouse.move(*end, steps=8)
             self.page.mouse.up()
-            if self.wired_to(target, input) == own:
-                return
-            self.page.wait_for_timeout(500)
-        raise RuntimeError(f"the wire {source}.{output} to {target}.{input} was not made")
+
+        self._until(draw, lambda: self.wired_to(target, input) == own)
+
+    def add_by_search(self, words: str, name: str) -> None:
+        """Add a node as a user does on an empty canvas: double click, a few words, its name."""
+        mouse, place = self.page.mouse, (900, 500)
+        box = self.page.get_by_placeholder(SEARCH)
+        self._until(lambda: mouse.dblclick(*place), box.is_visible)
+        box.fill(words)
+        self.page.get_by_role("option", name=name).click()
+        self.page.wait_for_function("app.graph.nodes.length === 1")
+        box.wait_for(state="hidden")
+        ghost = "app.graph.nodes[0].flags.ghost"  # on newer front ends it follows the mouse
+        self._until(lambda: mouse.click(*place), lambda: not self.page.evaluate(ghost))
+
+    def _until(self, gesture: Callable[[], None], seen: Callable[[], bool]) -> None:
+        """Make a gesture, and make it again while the page, still drawing, overlooks it."""
+        for _ in range(TRIES):
+            gesture()
+            deadline = time.monotonic() + SECONDS / TRIES / 2
+            while time.monotonic() < deadline:
+                if seen():
+                    return
+                self.page.wait_for_timeout(50)
+        raise TimeoutError(f"the page overlooked a gesture {TRIES} times")
 
     def wired_to(self, node: str, input: str) -> str | None:
         """The id of the node an input gets its value from."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -39,7 +38,6 @@ SHELF = {"Conditioning & Preprocessors/Segmentation & Mask",
          "Image generation and editing/Inpaint image"}  # fmt: skip
 LARGEST = 200_000  # bytes of a thumbnail
 PACK = "refdiff"
-SEARCH = re.compile("Search Nodes|Add a node")  # older and newer front ends' box
 
 
 def api(name: str) -> Graph:
@@ -275,15 +273,7 @@ def test_the_blueprint(client: Client, tab: FrontEnd) -> None:
         assert inner["name"] == one["name"] and inner["description"]
         assert inner["category"] in SHELF
     tab.page.evaluate("() => app.graph.clear()")
-    tab.page.wait_for_timeout(500)  # a canvas that has just been drawn overlooks the mouse
-    tab.page.mouse.dblclick(900, 500)
-    search = tab.page.get_by_placeholder(SEARCH)
-    search.fill("text inpaint")
-    tab.page.get_by_role("option", name=BLUEPRINT).click()
-    tab.page.wait_for_function("app.graph.nodes.length === 1")
-    tab.page.wait_for_timeout(500)  # the search box closes
-    tab.page.mouse.click(900, 500)  # on newer front ends it follows the mouse until then
-    tab.page.wait_for_function("!app.graph.nodes[0].flags.ghost")
+    tab.add_by_search("text inpaint", BLUEPRINT)
     loader = _add(tab, -900)
     for part in ("model", "clip", "vae", "scorer"):
         tab.connect(loader, part, BLUEPRINT, part)
