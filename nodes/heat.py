@@ -64,7 +64,8 @@ def words_heat(
     maps = attention.thing if thing else attention.maps
     nouns = [Noun(word, word.text, word.text) for word in words]
     columns = tuple(dict.fromkeys(k for noun in nouns for k in noun_columns(noun, maps)))
-    return read_heat(maps, columns, working_size(size or attention.size), method)
+    working = working_size(size or attention.size, method.working)
+    return read_heat(maps, columns, working, method)
 
 
 def labelled_heat(picture: Image.Image, heat: Tensor, label: str) -> Image.Image:

@@ -93,6 +93,10 @@ class Narrow:
         """What a front end needs to show where each word of the sentence was seen."""
         return looked(self._attention(expression), self.method)
 
+    @property
+    def _working(self) -> tuple[int, int]:
+        return working_size(self.size, self.method.working)
+
     @cached_property
     def _plain(self) -> Look:
         return self._look(None)
@@ -104,13 +108,13 @@ class Narrow:
     def _off(self) -> tuple[Tensor, Tensor]:
         """Where what is excluded was found: its mask [H, W], and its heat [h, w] in there."""
         mask = torch.zeros(self.size, dtype=torch.bool)
-        heat = torch.zeros(working_size(self.size))
+        heat = torch.zeros(self._working)
         if not self.excluded:
             return mask, heat
         look = self._plain if self.given is None else self._look(self.given)
         for result in (one for one in look.many(self.excluded) if not one.empty):
             mask = mask | result.mask
-            inside = resize_masks(result.mask[None], working_size(self.size))[0]
+            inside = resize_masks(result.mask[None], self._working)[0]
             heat = torch.maximum(heat, result.heat * inside)
         return mask, heat
 
@@ -119,9 +123,9 @@ class Narrow:
         if self.given is not None:
             masks = self.given >= 0.5
             return masks[masks.flatten(1).any(1)]
-        found, pixels = [], to_tensor(self.picture, working_size(self.size))
+        found, pixels = [], to_tensor(self.picture, self._working)
         attention = self._attention(expression)
-        more = read_regions(attention.maps, working_size(self.size), self.method)
+        more = read_regions(attention.maps, self._working, self.method)
         for target in expression.targets():
             heat = word_heat(attention, target.root.word, self.method)
             if before is not None:

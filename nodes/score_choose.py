@@ -91,11 +91,12 @@ class MaskProposals(io.ComfyNode):
         size = None if picture is None else (picture.height, picture.width)
         heats = stacked(heat, size)
         size = (heats.shape[1], heats.shape[2])
-        small = resize_heat(heats, working_size(size))
-        pixels = None if picture is None else to_tensor(picture, working_size(size))
         method = (settings or NodeSettings()).method(attention.family if attention else "other")
+        working = working_size(size, method.working)
+        small = resize_heat(heats, working)
+        pixels = None if picture is None else to_tensor(picture, working)
         maps = None if attention is None else attention.maps
-        more = None if maps is None else read_regions(maps, working_size(size), method)
+        more = None if maps is None else read_regions(maps, working, method)
         masks = torch.cat([_proposed(one, method, pixels, more) for one in small])
         full = mask_of(torch.stack([upsample(mask, size) for mask in masks]))
         return io.NodeOutput(full, ui=shown(cls, gallery(full)))
@@ -153,7 +154,7 @@ class ScoreProposals(io.ComfyNode):
         size = (picture.height, picture.width)
         if heat is None and scorer is None:
             raise ValueError("Neither heat nor a CLIP scorer is wired in; wire at least one.")
-        working = working_size(size)
+        working = working_size(size, method.working)
         small = resize_masks(stacked(masks, size) >= 0.5, working)
         kept = small.flatten(1).any(1)
         warm = None if heat is None else resize_heat(stacked(heat, size), working)[0]

@@ -70,7 +70,8 @@ class Wired:
         if self.attention is None:
             return None
         columns = noun_columns(noun, self.attention.maps)
-        return attention_odds(self.attention.maps, columns, working_size(self.attention.size))
+        size = working_size(self.attention.size, self.method.working)
+        return attention_odds(self.attention.maps, columns, size)
 
     def _nothing(self, expression: Expression, empty: str) -> Found:
         none = torch.zeros(0)

@@ -70,11 +70,13 @@ class Look:
         self.image = as_picture(image)
         self.settings = settings_of(settings, capture.family)
         self.clip = clip
-        self.size = working_size((self.image.height, self.image.width))
+        self.size = working_size((self.image.height, self.image.width), self.settings.working)
         self._working = to_tensor(self.image, self.size)
         self._pixels = None if clip is None else _for_clip(self.image, clip)
         name = os.path.basename(image) if isinstance(image, str | os.PathLike) else None
-        own = None if proposals is None else candidates_of(proposals, self.image, name)
+        own = None
+        if proposals is not None:
+            own = candidates_of(proposals, self.image, name).sized(self.size)
         self._own, self._given = own, None if own is None else own.small
         self._regions = None if self._given is None else self._seen(self._given)
         watch = Stopwatch()

@@ -10,6 +10,7 @@ from .attention.capture import CaptureSettings
 from .attention.maps import Spread
 from .families import PROFILES as FAMILY_PROFILES
 from .families import Family
+from .masks.resize import LONGEST
 from .scoring.crops import CropStyle
 
 Proposals = Literal["peaks", "regions", "cuts", "parts"]
@@ -52,6 +53,9 @@ class Settings:
     # c is the word's share against the text's other nouns and the background, stop words apart
     compete: bool = False
     spread: Spread = "off"  # c along self-attention (`CaptureSettings.places`): twice, or as iSeg's
+    # long side in pixels at which heat is cut and candidates compared; outlines are drawn at the
+    # picture's own. Larger ones find smaller things and take longer; no published figure
+    working: int = LONGEST
     threshold: float | None = None  # cut c there, share of its range, instead of choosing a cut
     thresholds: int = 19  # |M|, from mu = 5 % to 95 %
     # M: the best cut of each peak; also regions by self-attention, of `CaptureSettings.places`
@@ -92,6 +96,8 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted 0 to 1; correct it.")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ValueError(f"threshold is {self.threshold}, wanted above 0 and below 1, or None.")
+        if not 64 <= self.working <= 2048:
+            raise ValueError(f"working is {self.working} pixels, wanted 64 to 2048.")
         if not self.clip_templates or any(one.count("{}") != 1 for one in self.clip_templates):
             raise ValueError(
                 f"clip_templates is {self.clip_templates!r}, wanted sentences with one {{}} each, "

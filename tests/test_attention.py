@@ -108,7 +108,7 @@ def test_rows_that_come_in_two_calls_are_joined(query_key: tuple[Tensor, Tensor]
 
 def test_kept_queries_answer_for_other_words(query_key: tuple[Tensor, Tensor]) -> None:
     query, key = query_key
-    recorder = AttentionRecorder(["a"], keep_queries=True)
+    recorder = AttentionRecorder(["a"], keep_queries=["a"])
     recorder.add("a", query[:1], key[:1], 4, (3, 5))
     both = attention_maps(query[:1].expand(2, -1, -1), key, 4, (3, 5))
     assert torch.allclose(recorder.score("a", key), both, atol=1e-6)

@@ -26,6 +26,7 @@ from refdiff.benchmark.random_models import random_pipeline
 from refdiff.errors import HeatError, WordError
 from refdiff.expression import parse, with_root
 from refdiff.masks.resize import resize_masks, upsample
+from refdiff.masks.sources import candidates_of
 from refdiff.pipeline import Look, segment
 from refdiff.result import Segmentation
 from refdiff.scoring.clip import ClipScorer
@@ -103,6 +104,21 @@ def test_a_given_mask_comes_back_as_it_was(ask: Asker, picture: Image.Image) -> 
     assert torch.equal(found.mask, masks[chosen[0]])
     turned = ask("the cat", image=large, proposals=masks.flip(0).numpy())
     assert torch.equal(turned.mask, found.mask)
+
+
+def test_the_working_size_is_a_setting(ask: Asker, picture: Image.Image) -> None:
+    large = picture.resize((701, 503))
+    fine = replace(ANY, working=512)
+    own = ask("the cat", fine, large)
+    assert max(own.heat.shape) == 512 and own.mask.shape == (503, 701)
+    masks = boxes(503, 701, (3, 5, 171, 99), (201, 17, 155, 301))
+    ready = candidates_of(masks, large)  # made at the usual working size
+    for given in (masks, ready):
+        found = ask("the cat", fine, large, proposals=given)
+        assert any(torch.equal(found.mask, mask) for mask in masks)
+        assert found.masks.shape[0] == 2
+    with pytest.raises(ValueError, match="wanted 64 to 2048"):
+        Settings(working=9)
 
 
 def test_given_masks_are_checked(ask: Asker) -> None:

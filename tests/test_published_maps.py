@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from refdiff.attention import propagate as spread
 from refdiff.attention.compete import shares
@@ -28,9 +29,10 @@ def seeded(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def layer(seed: int, heads: int = 3, wide: int = 12) -> SelfAttention:
+def layer(seed: int, heads: int = 3, wide: int = 12, grid: tuple[int, int] = GRID) -> SelfAttention:
+    places = grid[0] * grid[1]
     return SelfAttention(
-        seeded(PLACES, wide, seed=seed), seeded(PLACES, wide, seed=seed + 9), heads, GRID
+        seeded(places, wide, seed=seed), seeded(places, wide, seed=seed + 9), heads, grid
     )
 
 
@@ -150,7 +152,7 @@ def test_the_heads_outputs_sum_to_the_layers_own() -> None:
         outputs = head_outputs(shown, attention.to_v(text), attention.to_out[0].weight)
     assert torch.allclose(outputs.sum(1), answer, atol=1e-5)
     weights = head_weights(outputs)
-    assert torch.allclose(weights.sum(1), torch.ones(2, PLACES), atol=1e-5) and weights.min() >= 0
+    assert torch.allclose(weights.sum(1), torch.ones(2, PLACES), atol=1e-5)
     said = said_by_heads(
         *(attention.to_q(hidden), attention.to_k(text), attention.to_v(text)),
         attention.to_out[0].weight,
@@ -179,15 +181,35 @@ def test_a_head_that_says_what_the_layer_says_has_more_say() -> None:
     along, across = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 1.0])
     outputs = torch.stack([along, across, -along / 3])[None, :, None]
     weights = head_weights(outputs)[0, :, 0]
-    assert weights[0] > 0.8 > 0.2 > weights[1] > 0 and weights[2] == 0
+    assert weights.tolist() == pytest.approx([1.2, 0.2, -0.4])
     assert torch.allclose(head_weights(torch.zeros(1, 5, 2, 3)), torch.full((1, 5, 2), 0.2))
 
 
-def test_layers_weigh_by_how_near_they_come() -> None:
-    reference = seeded(PLACES, 8)
-    outputs = torch.stack([reference * 3, seeded(PLACES, 8, seed=4), -reference])
-    weights = layer_weights(outputs, reference)
-    assert weights[0] > 0.8 and weights[2] == 0 and float(weights.sum()) == pytest.approx(1)
+def test_layers_weigh_by_how_far_they_link_what_is_alike() -> None:
+    asked = torch.eye(2).repeat_interleave(PLACES // 2, 0) * 8  # two halves, each alike in itself
+    within = SelfAttention(asked, asked, 1, GRID)
+    across = SelfAttention(asked, asked.flip(0), 1, GRID)
+    weights = layer_weights([within, across], asked, GRID)
+    assert weights[0] > 0.95 and float(weights.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("own", [(3, 4), (6, 8), (12, 16)])
+def test_layers_of_other_grids_are_brought_to_the_named_ones(own: tuple[int, int]) -> None:
+    """Against the tables themselves, resampled whole: keys between places, queries the nearest."""
+    other, same = layer(5, grid=own), layer(6)
+    asked = seeded(PLACES, 6, seed=7)
+    alike = (asked @ asked.T * 6**-0.5).softmax(-1)
+
+    def product(one: SelfAttention) -> Tensor:
+        links = dense(one).unflatten(1, one.grid)
+        links = interpolate(links[:, None], GRID, mode="bilinear")[:, 0]
+        links = links.unflatten(0, one.grid).permute(2, 3, 0, 1)
+        links = interpolate(links, GRID, mode="nearest").permute(2, 3, 0, 1)
+        return (links.flatten(0, 1).flatten(1) * alike).sum()
+
+    wanted = torch.stack([product(other), product(same)])
+    found = layer_weights([other, same], asked, GRID)
+    assert torch.allclose(found, wanted / wanted.sum(), atol=1e-6)
 
 
 # ---- regions ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from refdiff import DiffusersCapture
 from refdiff.attention.capture import CaptureSettings
@@ -24,6 +25,10 @@ from refdiff.steps import read_regions, rivals_of
 def strides(tiny_pipe: Any) -> list[int]:
     """Of the small UNet's cross-attentions, in the order of a pass."""
     return list(DiffusersCapture(tiny_pipe).strides.values())
+
+
+def resized(layer: Tensor, size: Any) -> Tensor:
+    return interpolate(layer[None, None], tuple(size), mode="bilinear")[0, 0]
 
 
 def same(one: TokenMaps, other: TokenMaps) -> bool:
@@ -102,6 +107,39 @@ def test_heads_weigh_by_what_they_say(tiny_pipe: Any, picture: Image.Image) -> N
     wanted = weighted_maps(shown, head_weights(outputs))[0, [1, 2]]
     assert torch.allclose(found.maps[0].flatten(1), wanted, atol=1e-5)
     assert not same(found, DiffusersCapture(tiny_pipe)(picture, "a cat"))
+
+
+def test_layers_weigh_by_what_they_link(
+    tiny_pipe: Any, picture: Image.Image, strides: list[int]
+) -> None:
+    """Every layer's self-attention is seen; the spreading's own is kept alone."""
+    named = (min(strides), 1)
+    capture = DiffusersCapture(tiny_pipe, reference=named, places=max(strides), places_at=(0,))
+    latent = capture.encode(picture)
+    plain = DiffusersCapture(tiny_pipe).read(latent, ["a cat"])[0]
+    alone, pair = capture.read(latent, ["a cat"])[0], capture.read(latent, ["two dogs", "a cat"])
+    assert same(plain, alone) and plain.layer_weights is None and len(alone.places) == 1
+    says = alone.layer_weights or ()
+    assert len(says) == len(strides) and sum(says) == pytest.approx(1) and min(says) > 0
+    assert pair[1].layer_weights == pytest.approx(says, abs=1e-5)
+    kept = capture.using(replace(capture.settings, queries="first")).read(latent, ["a cat"])[0]
+    assert kept.layer_weights == pytest.approx(says, abs=1e-5)
+
+    heat = word_map(alone, (1,), normalise=False)
+    sized = [resized(layer[1], heat.shape) for layer in alone.maps]
+    wanted = torch.stack([one * say for one, say in zip(sized, says, strict=True)]).sum(0)
+    assert torch.allclose(heat, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("named", [(7, 0), (0, 99)])
+def test_a_layer_that_is_not_read_cannot_be_named(
+    tiny_pipe: Any, strides: list[int], named: tuple[int, int]
+) -> None:
+    stride, which = named[0] or min(strides), named[1]
+    with pytest.raises(ValueError, match=f"reference is .*{which}"):
+        DiffusersCapture(tiny_pipe, reference=(stride, which))
+    with pytest.raises(ValueError, match="as read with these settings"):
+        DiffusersCapture(tiny_pipe, strides=(max(strides),), reference=(min(strides), 0))
 
 
 def test_background_words_compete_and_are_never_looked_for(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from typing import Literal, Protocol, get_args
@@ -44,6 +44,9 @@ class CaptureSettings:
     # "output": by what each head says of the layer's answer (GoCA), of probabilities of a
     # sentence's own pass; with kept queries and logits the mean all the same
     heads: Heads = "mean"
+    # (stride, which of the layers there, from 0): layers weigh by how far their self-attention
+    # links the places that are alike to this one (GoCA); None: all weigh the same
+    reference: tuple[int, int] | None = None
     background: str = ""  # read behind each text, for the background to have words of its own
 
     def __post_init__(self) -> None:
@@ -228,6 +231,26 @@ def asked_places(
     return found
 
 
+def asked_reference(
+    strides: Mapping[str, int], settings: CaptureSettings, read: Collection[str]
+) -> str | None:
+    """The layer that the others are weighed by; ValueError where it is none of those read.
+
+    strides: of every cross-attention in the order of a pass, in pixels.
+    """
+    if settings.reference is None:
+        return None
+    stride, which = settings.reference
+    there = [name for name, own in strides.items() if own == stride]
+    if not 0 <= which < len(there) or there[which] not in read:
+        numbers = [index for index, name in enumerate(there) if name in read]
+        raise ValueError(
+            f"reference is {settings.reference}; of the layers {stride} pixels apart "
+            f"{', '.join(map(str, numbers)) or 'none'} can be named, as read with these settings."
+        )
+    return there[which]
+
+
 def prompt_maps(
     maps: Mapping[str, Tensor],
     strides: Mapping[str, int],
@@ -239,23 +262,26 @@ def prompt_maps(
     content: Box | None = None,
     places: Sequence[SelfAttention] = (),
     background: bool = False,
+    weights: Mapping[str, float] | None = None,
 ) -> TokenMaps:
     """One sentence's answer: of the columns kept, maps [K, h, w], those that cover its words.
 
-    maps: by layer, and by call where there are several ("layer@51"). strides: of the layers.
+    maps: by layer, and by call where there are several ("layer@51"). strides, weights: of layers.
     tokens, spans: of every column; those beyond the prompt, of a suffix, cover nothing of it, and
     are kept where they are the background's.
     """
     most = float("inf") if background else len(prompt)
     own = [k for k, at in enumerate(columns) if (span := spans[at]) and span[0] < most]
+    layers = [name.partition("@")[0] for name in maps]
     return TokenMaps(
         maps=tuple(layer[own] for layer in maps.values()),
         layers=tuple(maps),
-        strides=tuple(strides[name.partition("@")[0]] for name in maps),
+        strides=tuple(strides[layer] for layer in layers),
         tokens=tuple(tokens[columns[k]] for k in own),
         spans=tuple(spans[columns[k]] for k in own),
         text=prompt,
         mode=mode,
         content=content,
         places=tuple(places),
+        layer_weights=None if weights is None else tuple(weights[layer] for layer in layers),
     )

@@ -40,8 +40,9 @@ class TokenMaps:
     tokens: the T pieces that cover characters of `text`; begin, end and padding are left out.
     spans: the characters [start, end) each covers. content: the (top, left, height, width) of the
     maps that shows the picture, as fractions; None when all of it does. places: the self-attention
-    of layers of one grid, along which heat can be spread. Tokens whose span lies behind `text` are
-    the background's (`CaptureSettings.background`).
+    of layers of one grid, along which heat can be spread. layer_weights: the layers' say, above 0;
+    None where all have the same. Tokens whose span lies behind `text` are the background's
+    (`CaptureSettings.background`).
     """
 
     maps: tuple[Tensor, ...]
@@ -53,6 +54,7 @@ class TokenMaps:
     mode: Mode = "probabilities"
     content: Box | None = None
     places: tuple[SelfAttention, ...] = ()
+    layer_weights: tuple[float, ...] | None = None
 
     def columns(self, start: int, end: int) -> tuple[int, ...]:
         """The columns of the characters [start, end) of `text`; see `columns_of`."""
@@ -127,7 +129,8 @@ class AttentionRecorder:
     """Collects the maps of the wanted layers of one run; keeps nothing else.
 
     wanted: layer names, or a function of (layer, grid). columns: keep only these tokens.
-    keep_queries: keep each layer's queries too, so that `score` can ask them about other words.
+    keep_queries: names of layers whose queries are kept too, so that `score` can ask them about
+    other words.
     places: names of layers beside which the self-attention is kept as well. heads: how the heads
     of a layer become one map; "output" needs its values and its output's weight.
     """
@@ -137,17 +140,17 @@ class AttentionRecorder:
         wanted: Collection[str] | Callable[[str, Grid], bool],
         mode: Mode = "probabilities",
         columns: Sequence[int] | None = None,
-        keep_queries: bool = False,
+        keep_queries: Collection[str] = (),
         places: Collection[str] = (),
         heads: Heads = "mean",
     ) -> None:
         self._wanted = wanted
         self._mode: Mode = mode
         self._columns = columns
-        self._keep_queries = keep_queries
+        self._keep_queries = frozenset(keep_queries)
         self._places = tuple(places)
         self.heads: Heads = heads
-        self._queries: dict[str, tuple[Tensor, int, Grid]] = {}
+        self.queries: dict[str, tuple[Tensor, int, Grid]] = {}  # [R, h*w, heads*d], heads, (h, w)
         self.maps: dict[str, Tensor] = {}  # layer -> [R, T, h, w] float32, in the order seen
         self.asked: dict[str, tuple[int, int]] = {}  # layer -> its rows and tokens, kept or not
         self.places: dict[
@@ -188,8 +191,8 @@ class AttentionRecorder:
         seen = self.maps.get(layer)
         self.maps[layer] = maps if seen is None else torch.cat([seen, maps])
         self.asked[layer] = (len(self.maps[layer]), key.shape[-2])
-        if self._keep_queries:
-            self._queries[layer] = (query, heads, grid)
+        if layer in self._keep_queries:
+            self.queries[layer] = (query, heads, grid)
 
     def add_places(self, layer: str, query: Tensor, key: Tensor, heads: int, grid: Grid) -> None:
         """Keep the self-attention that stands before a layer.
@@ -215,7 +218,7 @@ class AttentionRecorder:
         within a part every kept row is asked about every row of keys (row-major); left out, rows
         pair up as in `attention_maps`.
         """
-        query, heads, grid = self._queries[layer]
+        query, heads, grid = self.queries[layer]
         if groups is None:
             return attention_maps(query, key, heads, grid, self._mode, columns)
         parts = zip(query.chunk(groups), key.chunk(groups), strict=True)
@@ -286,7 +289,8 @@ def word_map(
 
     columns: the word's tokens (`TokenMaps.columns`), averaged. size: (height, width) of the
     answer; left out, the finest grid observed. weights: of each stride, whose layers are averaged
-    first; left out, every layer weighs the same. normalise: the mean of the layers is stretched to
+    first; left out, every layer has its say (`TokenMaps.layer_weights`), all the same where none is
+    known. normalise: the mean of the layers is stretched to
     0..1; False leaves it raw, as evidence that the word is there at all. rivals: the word's share
     against theirs is taken at every place (`compete.shares`). spread: the heat is spread along the
     places' self-attention, where the maps hold any: "mean" by two steps, "sharp" by iSeg's.
@@ -304,7 +308,7 @@ def word_map(
         _over_content(torch.stack([m[list(group)].mean(0) for group in wanted]), content, grid)
         for m in maps.maps
     ]
-    part = torch.tensor(_layer_weights(maps.strides, weights)).view(-1, 1, 1, 1)
+    part = torch.tensor(_layer_weights(maps, weights)).view(-1, 1, 1, 1)
     heat = (torch.stack(layers) * part).sum(0)
     if rivals is not None:
         last = [len(groups)] if sink else []
@@ -337,13 +341,18 @@ def _over_content(values: Tensor, content: Box | None, size: Grid) -> Tensor:
     return functional.grid_sample(batch, where, padding_mode="border", align_corners=False)[0]
 
 
-def _layer_weights(strides: Sequence[int], weights: Mapping[int, float] | None) -> list[float]:
-    """One weight per layer, together 1."""
-    if weights is None:
-        return [1 / len(strides)] * len(strides)
-    shares = [weights.get(stride, 0.0) / strides.count(stride) for stride in strides]
+def _layer_weights(maps: TokenMaps, weights: Mapping[int, float] | None) -> list[float]:
+    """One weight per layer, together 1: its say, or its part of its stride's weight."""
+    says = maps.layer_weights or (1.0,) * len(maps.strides)
+    of_stride: dict[int, float] = {}
+    for stride, say in zip(maps.strides, says, strict=True):
+        of_stride[stride] = of_stride.get(stride, 0.0) + say
+    shares = [
+        say if weights is None else weights.get(stride, 0.0) * say / of_stride[stride]
+        for stride, say in zip(maps.strides, says, strict=True)
+    ]
     total = sum(shares)
-    if total <= 0:
-        seen = ", ".join(str(stride) for stride in sorted(set(strides), reverse=True))
+    if weights is not None and total <= 0:
+        seen = ", ".join(str(stride) for stride in sorted(of_stride, reverse=True))
         raise ValueError(f"weights {dict(weights)} give nothing to the strides read, {seen}.")
     return [share / total for share in shares]

@@ -15,7 +15,16 @@ from torch import Tensor
 from ..errors import HeatError
 from ..families import Family
 from .backend import Backend, Embeds, Shown, Words
-from .capture import CaptureSettings, EncodedPicture, asked_layers, asked_places, fit, prompt_maps
+from .capture import (
+    CaptureSettings,
+    EncodedPicture,
+    asked_layers,
+    asked_places,
+    asked_reference,
+    fit,
+    prompt_maps,
+)
+from .heads import layer_weights
 from .maps import AttentionRecorder, TokenMaps, cfg_logits, word_columns
 from .noise import View, mean_of_views
 from .propagate import SelfAttention
@@ -57,6 +66,7 @@ class Reader(Generic[B]):
         self.strides = asked_layers(backend.layers(), self.settings, backend.way_up)
         self.layers = tuple(self.strides)
         self.places = asked_places(backend.layers(), self.settings, backend.way_up)
+        self.reference = asked_reference(backend.layers(), self.settings, self.layers)
         self._kept: WeakKeyDictionary[EncodedPicture, list[AttentionRecorder]]
         self._kept = WeakKeyDictionary()
 
@@ -149,11 +159,11 @@ class Reader(Generic[B]):
         if self.settings.queries == "own":
             clean = torch.cat([each.picture.latent for each in sentences])
             maps, recorders = self._pass(clean, embeds, columns)
-            places = [self._places(recorders[-1], row, len(sentences)) for row in range(len(texts))]
+            seen = [self._looks(recorders[-1], row, len(sentences)) for row in range(len(texts))]
         else:
             kept = self._kept[sentences[0].picture]
             maps = self._ask(kept, embeds, columns)
-            places = [self._places(kept[-1], 0, 1)] * len(texts)
+            seen = [self._looks(kept[-1], 0, 1)] * len(texts)
         return {
             each: prompt_maps(
                 {layer: rows[row] for layer, rows in maps.items()},
@@ -164,8 +174,9 @@ class Reader(Generic[B]):
                 each.prompt,
                 self.settings.mode,
                 each.picture.content,
-                places[row],
-                background=bool(self.settings.background),
+                seen[row][0],
+                bool(self.settings.background),
+                seen[row][1],
             )
             for row, each in enumerate(sentences)
         }
@@ -179,7 +190,9 @@ class Reader(Generic[B]):
         self, clean: Tensor, embeds: Embeds, columns: Sequence[int], keep_queries: bool = False
     ) -> tuple[Maps, list[AttentionRecorder]]:
         """The maps of P sentences, each over its own clean[p], and the recorder of each call."""
-        settings, views = self.settings, self._views
+        settings, views, reference = self.settings, self._views, self.reference
+        queries = self.layers if keep_queries else () if reference is None else (reference,)
+        places = dict.fromkeys([*self.places, *(self.layers if reference is not None else ())])
         last = len(views[0].schedule.calls) - 1
         weighed = settings.mode == "probabilities" and settings.queries == "own"
         recorders = [
@@ -187,8 +200,8 @@ class Reader(Generic[B]):
                 self.layers,
                 settings.mode,
                 columns,
-                keep_queries,
-                self.places if call == last else (),
+                queries,
+                places if call == last else (),
                 settings.heads if weighed else "mean",
             )
             for call in range(last + 1)
@@ -201,15 +214,24 @@ class Reader(Generic[B]):
             maps |= self._gathered(recorder.maps, call)
         return maps, recorders
 
-    def _places(
+    def _looks(
         self, recorder: AttentionRecorder, sentence: int, sentences: int
-    ) -> list[SelfAttention]:
-        """The self-attention kept of one of a pass's sentences, in its first view."""
+    ) -> tuple[list[SelfAttention], dict[str, float] | None]:
+        """What a pass shows of how a sentence's picture looks at itself, in its first view.
+
+        The self-attention that heat is spread along, and the layers' weights, if these are asked.
+        """
         row = (self.settings.halves - 1) * len(self._views) * sentences + sentence
-        return [
-            SelfAttention(query[row], key[row], heads, grid)
-            for query, key, heads, grid in recorder.places.values()
-        ]
+        seen = {
+            name: SelfAttention(query[row], key[row], heads, grid)
+            for name, (query, key, heads, grid) in recorder.places.items()
+        }
+        along = [seen[name] for name in self.places]
+        if self.reference is None:
+            return along, None
+        query, _, grid = recorder.queries[self.reference]
+        says = layer_weights([seen[name] for name in self.layers], query[row].cpu(), grid)
+        return along, dict(zip(self.layers, says.tolist(), strict=True))
 
     def _keep_queries(self, sentences: list[_Sentence]) -> None:
         """On the first sentences over a picture, make the pass whose queries are kept of it."""

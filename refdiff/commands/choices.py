@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..families import BACKGROUND
+from ..families import BACKGROUND, REFERENCES
 from .common import Clip, Debug, Device, Dtype, Model, Ready, guarded, make_ready
 from .compare import Variant, limited, measured, without_clip
 from .console import say
@@ -61,6 +61,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {  # of maps; see `families`
         "capture": {"places": 16},
     },
     "heads by what they say": {"capture": {"heads": "output"}},
+    "layers by what they link": {"capture": {"reference": REFERENCES["stickers"]}},
     "all but sharpened": {
         "compete": True,
         "spread": "mean",

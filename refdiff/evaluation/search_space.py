@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from ..attention.maps import Heads
-from ..families import BACKGROUND
+from ..families import BACKGROUND, PROFILES, REFERENCES
 from ..settings import Settings, Spread
 
 FLOOR = "empty_below"
@@ -42,6 +42,11 @@ def _heads(settings: Settings) -> Iterable[Changes]:
     return [{"capture": {"heads": one}} for one in get_args(Heads)]
 
 
+def _reference(settings: Settings) -> Iterable[Changes]:
+    named = REFERENCES.get(settings.family)
+    return [{"capture": {"reference": one}} for one in (None, named)]
+
+
 def _compete(settings: Settings) -> Iterable[Changes]:
     """The background is read behind the text where words compete."""
     return [
@@ -51,7 +56,8 @@ def _compete(settings: Settings) -> Iterable[Changes]:
 
 
 def _spread(settings: Settings) -> Iterable[Changes]:
-    places = settings.capture.places or PLACES
+    own = PROFILES[settings.family].get("capture", {}).get("places")
+    places = settings.capture.places or own or PLACES
     return [
         {"spread": one, "capture": {"places": None if one == "off" else places}}
         for one in get_args(Spread)
@@ -88,6 +94,7 @@ def shares(present: Any) -> Iterable[Any]:
 
 SPACE = (
     Choice("capture.heads", _heads),
+    Choice("capture.reference", _reference),
     Choice("compete", _compete),
     Choice("spread", _spread),
     Choice("stride_weights", _weights),

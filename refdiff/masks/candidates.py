@@ -72,6 +72,13 @@ class Candidates:
         """Some of them at the picture's size: bool [K, H, W]."""
         return torch.from_numpy(np.stack([self.runs[index].mask() for index in indices]))
 
+    def sized(self, small: Size) -> Candidates:
+        """The same at another working size, (height, width)."""
+        if tuple(self.small.shape[1:]) == small:
+            return self
+        masks = (torch.from_numpy(one.mask())[None] for one in self.runs)
+        return Candidates(self.runs, torch.cat([resize_masks(mask, small) for mask in masks]))
+
     def of(self, indices: Sequence[int]) -> Candidates:
         """Some of them."""
         return Candidates(tuple(self.runs[index] for index in indices), self.small[list(indices)])

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 LONGEST = 256
-"""Long side of the working size in pixels: heat, proposals and scores live there."""
+"""Usual long side of the working size in pixels: heat, proposals and scores live there."""
 
 
 def working_size(size: tuple[int, int], longest: int = LONGEST) -> tuple[int, int]:

@@ -34,7 +34,7 @@ SETTINGS = {
     "log": CaptureSettings(mode="log_probabilities", size=0.5, pad=True, timestep=0),
     "official": replace(CaptureSettings.official(), size=0.5),
     "published": CaptureSettings(
-        places=16, places_at=(0, 2), heads="output", background=BACKGROUND
+        places=16, places_at=(0, 2), heads="output", reference=(16, 1), background=BACKGROUND
     ),
 }
 SMALL = CaptureSettings(size=0.5)
@@ -86,6 +86,9 @@ def test_the_same_maps_as_diffusers(
         assert difference(one, other) <= 1e-4
         assert (one.tokens, one.spans, one.text) == (other.tokens, other.spans, sentence)
         assert (one.mode, one.content) == (other.mode, other.content)
+        assert (one.layer_weights is None) == (SETTINGS[name].reference is None)
+        weights = one.layer_weights or (), other.layer_weights or ()
+        assert weights[0] == pytest.approx(weights[1], abs=1e-5)
         assert len(one.places) == len(other.places) == len(SETTINGS[name].places_at or ())
         for our, their in zip(one.places, other.places, strict=True):
             assert (our.heads, our.grid) == (their.heads, their.grid)
