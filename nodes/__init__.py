@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .candidates import ShowCandidates
+from .clip_vision import ClipVisionScorer
 from .expression import ParseExpression
 from .heat import AttentionFromImage, HeatMap
 from .load_clip import LoadClipScorer
@@ -29,6 +30,7 @@ NODES: list[type[io.ComfyNode]] = [
     PromptXRay,
     MaskProposals,
     LoadClipScorer,
+    ClipVisionScorer,
     ScoreProposals,
     ShowCandidates,
     ChooseMask,

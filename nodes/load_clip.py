@@ -36,15 +36,17 @@ class ManagedClip:
     """A ClipScorer whose weights ComfyUI moves to the device and away again.
 
     Answers like the scorer itself; every call first asks for the weights to be loaded. narrow: it
-    knows nothing but the sticker models' pictures.
+    knows nothing but the sticker models' pictures. words: of the text tower, where that is another
+    model than patcher's.
     """
 
     scorer: ClipScorer
     patcher: ModelPatcher
     narrow: bool = False
+    words: ModelPatcher | None = None
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        self._load()
+        management.load_models_gpu([self.words or self.patcher])
         return self.scorer.text_features(texts)
 
     def crop_features(self, *args: Any) -> Tensor:

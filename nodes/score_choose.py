@@ -123,7 +123,9 @@ class ScoreProposals(io.ComfyNode):
                 io.Mask.Input("masks", tooltip="Candidates [N, H, W], from any segmenter."),
                 text_input("The sentence, or an expression from Parse Expression."),
                 io.Mask.Input("heat", optional=True, tooltip="The root word's, from Heat Map."),
-                SCORER.Input("scorer", optional=True, tooltip="From Load CLIP Scorer."),
+                SCORER.Input(
+                    "scorer", optional=True, tooltip="From Load CLIP Scorer or CLIP Vision Scorer."
+                ),
                 ATTENTION.Input(
                     "attention",
                     optional=True,

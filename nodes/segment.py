@@ -64,7 +64,8 @@ class RefDiffSegment(io.ComfyNode):
                 SCORER.Input(
                     "scorer",
                     optional=True,
-                    tooltip="From Load CLIP Scorer. Without it the heat alone decides.",
+                    tooltip="From Load CLIP Scorer or CLIP Vision Scorer. Without it the heat "
+                    "alone decides.",
                 ),
                 io.Mask.Input(
                     "candidates",

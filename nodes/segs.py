@@ -211,7 +211,9 @@ class DetectorProvider(io.ComfyNode):
                     tooltip="What to detect: faces are all of them, the face is one. Each line "
                     "is a sentence of its own.",
                 ),
-                SCORER.Input("scorer", optional=True, tooltip="From Load CLIP Scorer."),
+                SCORER.Input(
+                    "scorer", optional=True, tooltip="From Load CLIP Scorer or CLIP Vision Scorer."
+                ),
                 settings_input(),
             ],
             outputs=[

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..models.clip_loading import PRECISIONS, read_model
-from .clip_tower import unit
+from .clip_tower import Tower, unit
 from .crops import Box, CropStyle, bounding_box, cap_size, circled, cut_out, resize
 from .pooled_tower import PooledTower, tower_of
 
@@ -70,7 +70,8 @@ class ClipScorer:
 
     model: the open_clip model in eval mode. tokenizer: its own. size: side of its pictures in
     pixels. mean, std: of its pixels, 3 numbers each. device: where to move the model; None leaves
-    it, and every call runs where the weights are then.
+    it, and every call runs where the weights are then. tower: how to run the image tower of a model
+    that is not open_clip's.
     Raises ModelError for a tower without CLS token and patches, which masks could not act on.
     """
 
@@ -82,8 +83,9 @@ class ClipScorer:
         mean: Sequence[float],
         std: Sequence[float],
         device: str | torch.device | None = None,
+        tower: Tower | None = None,
     ) -> None:
-        self.tower = tower_of(model)
+        self.tower = tower or tower_of(model)
         self.model: Any = model if device is None else model.to(device)
         self.tokenizer = tokenizer
         self.size = size
@@ -153,14 +155,17 @@ class ClipScorer:
         known = {text: self._texts[text] for text in texts if text in self._texts}
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            pieces = self.tokenizer(new).to(self.device)
-            known |= dict(zip(new, unit(self.model.encode_text(pieces)), strict=True))
+            known |= dict(zip(new, self._read(new), strict=True))
         for text, feature in known.items():
             self._texts[text] = feature
             self._texts.move_to_end(text)
         while len(self._texts) > TEXTS_KEPT:
             self._texts.popitem(last=False)
         return torch.stack([known[text] for text in texts])
+
+    def _read(self, texts: list[str]) -> Tensor:
+        """Features of texts that were not asked before: unit-norm [T, D]."""
+        return unit(self.model.encode_text(self.tokenizer(texts).to(self.device)))
 
     def logits(self, similarity: Tensor) -> Tensor:
         """Similarities times the model's own logit scale: their differences are log odds."""

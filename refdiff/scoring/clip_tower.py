@@ -41,6 +41,11 @@ class Tower:
         return self._visual.patch_size
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of the pictures it was trained on."""
+        return self._visual.grid_size
+
+    @property
     def layers(self) -> int:
         return len(self._visual.transformer.resblocks)
 
@@ -55,7 +60,7 @@ class Tower:
         if self.averages:
             every = torch.ones(1, states.shape[1] - 1, dtype=torch.bool, device=states.device)
             return torch.cat([self._averaged(state[1:], every) for state in states])
-        return self._projected(self._visual.ln_post(states[:, 0]))
+        return self._finished(states[:, 0])
 
     def masked(self, picture: Tensor, inside: Tensor, from_layer: int = 0) -> Tensor:
         """Features of parts of one picture [1, 3, h, w], all in one pass: [N, D].
@@ -70,7 +75,7 @@ class Tower:
         asked = torch.cat([tokens, tokens[:, :1].expand(-1, len(inside), -1)], dim=1)
         early, late = (_bar(seen, asked.dtype) for seen in (torch.ones_like(inside), inside))
         states = self._run(asked, early, late, from_layer)
-        return self._projected(self._visual.ln_post(states[0, tokens.shape[1] :]))
+        return self._finished(states[0, tokens.shape[1] :])
 
     def _tokens(self, pictures: Tensor) -> Tensor:
         """CLS and patch tokens as they enter the first layer: [B, 1 + h * w, C]."""
@@ -81,12 +86,17 @@ class Tower:
         first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         return visual.ln_pre(torch.cat([first, patches], dim=1) + positions)
 
+    @property
+    def _own_positions(self) -> Tensor:
+        """The model's own position embeddings: [1 + P, C]."""
+        return self._visual.positional_embedding
+
     def _positions(self, grid_size: torch.Size, picture_size: torch.Size) -> Tensor:
         """Position embeddings for a grid, bicubic where it is not the model's own."""
-        own = self._visual.positional_embedding
-        if tuple(grid_size) == tuple(self._visual.grid_size):
+        own = self._own_positions
+        if tuple(grid_size) == tuple(self.grid):
             return own
-        grid = own[1:].float().unflatten(0, self._visual.grid_size).permute(2, 0, 1)[None]
+        grid = own[1:].float().unflatten(0, self.grid).permute(2, 0, 1)[None]
         grid = F.interpolate(grid, tuple(grid_size), mode="bicubic", antialias=True)
         return torch.cat([own[:1].float(), grid[0].flatten(1).T])
 
@@ -111,6 +121,10 @@ class Tower:
         if visual.final_ln_after_pool:
             return self._projected(visual.ln_post(share @ patches))
         return self._projected(share @ visual.ln_post(patches))
+
+    def _finished(self, states: Tensor) -> Tensor:
+        """What class tokens say after the last layer: [N, C] -> unit-norm [N, D]."""
+        return self._projected(self._visual.ln_post(states))
 
     def _projected(self, states: Tensor) -> Tensor:
         proj = self._visual.proj

@@ -57,11 +57,11 @@ class OfficialTower(Tower):
         asked = torch.cat([tokens[:, :1].expand(-1, count, -1), tokens[:, 1:]], dim=1)
         bar = _bar(inside.to(self.device), asked.dtype)
         states = self._run(asked, late=bar)
-        return self._projected(self._visual.ln_post(states[0, :count]))
+        return self._finished(states[0, :count])
 
     def _positions(self, grid_size: torch.Size, picture_size: torch.Size) -> Tensor:
         """Position embeddings for a grid: the model's own for its grid on a square picture."""
-        own, (height, width) = self._visual.positional_embedding, self._visual.grid_size
+        own, (height, width) = self._own_positions, self.grid
         if tuple(grid_size) == (height, width) and picture_size[0] == picture_size[1]:
             return own
         rows, columns = grid_size
@@ -83,14 +83,19 @@ def _bar(inside: Tensor, dtype: torch.dtype) -> Tensor:
 
 @torch.inference_mode()
 def official_features(
-    clip: ClipScorer, crop: Tensor, masked: Tensor, masks: Tensor
+    clip: ClipScorer,
+    crop: Tensor,
+    masked: Tensor,
+    masks: Tensor,
+    tower: OfficialTower | None = None,
 ) -> RegionFeatures:
     """Both views of each mask. crop, masked: the picture for each, which the words may darken.
 
+    tower: how to run a model that is not open_clip's.
     A tower that averages its patches has no class tokens to keep from them, and the authors' code
     no use for it: its masked view is `ClipScorer.masked_features`.
     """
-    tower = OfficialTower(clip.model)
+    tower = tower or OfficialTower(clip.model)
     crops = torch.cat([_crop_feature(clip, tower, crop, mask) for mask in masks.cpu()])
     if tower.averages:
         return RegionFeatures(crops, clip.masked_features(masked, masks))
