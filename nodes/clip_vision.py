@@ -54,7 +54,7 @@ def vision_width(clip_vision: Any) -> int:
     if width is not None:
         return width
     vision = getattr(model, "vision_model", None)
-    siglip = vision is not None and vision.embeddings.class_embedding is None
+    siglip = vision is not None and getattr(vision.embeddings, "class_embedding", None) is None
     kind = "SigLIP, whose text side ComfyUI doesn't load" if siglip else type(model).__name__
     raise ModelError(
         f"The CLIP_VISION is {kind}, and has no projection to features that texts share; load "
