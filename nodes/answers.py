@@ -15,7 +15,7 @@ from ..refdiff.expression import Expression
 from ..refdiff.masks.resize import upsample
 from ..refdiff.pipeline import Look
 from ..refdiff.result import Segmentation
-from .candidates import numbered, ranked
+from .candidates import Drawn, numbered, ranked
 from .expression import AS_SAID, counted, understood, with_notes
 from .heat import capture_of
 from .hover import Looked
@@ -69,7 +69,7 @@ class Answer:
     words: str
     second: Tensor
     ambiguity: float = 0.0
-    candidates: Image.Image | None = None
+    candidates: Drawn | None = None
     looked: Looked | None = None
 
     @property

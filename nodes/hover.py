@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +13,7 @@ from ..refdiff.io.overlay import heat_image
 from ..refdiff.settings import Settings
 from .expression import asked_words
 from .heat import word_heat
+from .pictures import data_url
 from .types import Attention
 
 SIDE = 192
@@ -35,7 +34,7 @@ class Looked:
     def told(self) -> dict[str, Any]:
         """As plain data for JSON; pictures are data URLs."""
         words = [
-            {"word": word, "start": start, "heat": _data_url(heat)}
+            {"word": word, "start": start, "heat": data_url(heat, "jpeg")}
             for word, start, heat in self.words
         ]
         return {"text": self.text, "words": words}
@@ -61,9 +60,3 @@ def _over(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     small = heat_image(heat).resize(picture.size, Image.Resampling.BILINEAR)
     share = Image.fromarray((heat.clip(0, 1) * 178 + 38).astype(np.uint8)).resize(picture.size)
     return Image.composite(small, picture, share)
-
-
-def _data_url(picture: Image.Image) -> str:
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=70)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

@@ -6,9 +6,11 @@ own size; what is inside is exactly 1.0 and what is outside exactly 0.0.
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,13 @@ def middles_of(masks: Tensor) -> list[tuple[int, int] | None]:
 def cut_out(picture: Image.Image, mask: Tensor) -> Tensor:
     """The picture as [H, W, 4], which is transparent where the mask [H, W] is 0."""
     return torch.cat([image_of([picture])[0], mask[..., None].float()], -1)
+
+
+def data_url(picture: Image.Image, kind: str) -> str:
+    """A picture as text, for a front end; kind: png, or jpeg for what may be coarse."""
+    data = BytesIO()
+    picture.save(data, kind, quality=70)
+    return f"data:image/{kind};base64," + base64.b64encode(data.getvalue()).decode()
 
 
 def escaped(words: str) -> str:

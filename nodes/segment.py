@@ -15,6 +15,7 @@ from torch import Tensor
 from ..refdiff.expression import Expression
 from ..refdiff.io.overlay import draw_overlay
 from .answers import Answer, Choices, answers_of, merged, paired
+from .candidates import clickable
 from .heat import labelled_heat
 from .load_clip import ManagedClip
 from .pictures import (
@@ -203,12 +204,15 @@ def _places(frames: Sequence[Sequence[Answer]]) -> tuple[list[list[dict[str, flo
 
 def _shown(
     cls: Any, answers: Sequence[Answer], rows: Sequence[tuple[Answer, Tensor]], report: str
-) -> dict[str, Any] | None:
-    """The first answers as a gallery, the report, and the heats a front end may ask for."""
+) -> dict[str, Any]:
+    """The first answers as a gallery, the report, and what a front end may ask for.
+
+    All keys are always there: ComfyUI joins those of the runs over a list.
+    """
     on_picture = [draw_overlay(a.picture, None, mask >= 0.5) for a, mask in rows[:MOST_SHOWN]]
     first = answers[:MOST_SHOWN]
     numbered = [answer.candidates for answer in first if answer.candidates is not None]
     heats = [labelled_heat(answer.picture, answer.heat, answer.label) for answer in first]
-    told = shown(cls, [*on_picture, *numbered, *heats], report)
-    seen = [answer.looked.told() for answer in first if answer.looked is not None]
-    return {**(told or {}), "refdiff": seen} if seen else told
+    pictures = [*on_picture, *(one.picture for one in numbered), *heats]
+    told = clickable(shown(cls, pictures, report) or {}, numbered, len(on_picture))
+    return {**told, "refdiff": [one.looked.told() for one in first if one.looked is not None]}

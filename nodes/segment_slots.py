@@ -79,7 +79,8 @@ def further_widgets() -> list[io.Input]:
             "show_candidates",
             default=False,
             optional=True,
-            tooltip="Show what there is to choose from, with the numbers for choice.",
+            tooltip="Show what there is to choose from, with the numbers for choice; a click on "
+            "one in the enlarged picture sets choice.",
         ),
         folded(
             io.Boolean.Input(

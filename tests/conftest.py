@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = item.path.stem.removeprefix("test_")
         if item.path.parent.name == "comfy":
-            item.add_marker("browser" if name in ("browser", "workflows") else "comfy")
+            item.add_marker("browser" if name in ("browser", "choose", "workflows") else "comfy")
         else:
             models = name not in UNIT or item.get_closest_marker("models")
             item.add_marker("models" if models else "unit")

@@ -92,7 +92,7 @@ class FrontEnd:
         with self._another_graph():
             dialog = self.page.get_by_role("dialog")
             box = dialog.get_by_placeholder("Search")
-            self._until(self.page.locator(".templates-tab-button").click, box.is_visible)
+            self.until(self.page.locator(".templates-tab-button").click, box.is_visible)
             box.fill(name)
             dialog.get_by_test_id(f"template-workflow-{name}").click()
 
@@ -174,21 +174,21 @@ class FrontEnd:
             self.page.mouse.move(*end, steps=8)
             self.page.mouse.up()
 
-        self._until(draw, lambda: self.wired_to(target, input) == own)
+        self.until(draw, lambda: self.wired_to(target, input) == own)
 
     def add_by_search(self, words: str, name: str) -> None:
         """Add a node as a user does on an empty canvas: double click, a few words, its name."""
         mouse, place = self.page.mouse, (900, 500)
         box = self.page.get_by_placeholder(SEARCH)
-        self._until(lambda: mouse.dblclick(*place), box.is_visible)
+        self.until(lambda: mouse.dblclick(*place), box.is_visible)
         box.fill(words)
         self.page.get_by_role("option", name=name).click()
         self.page.wait_for_function("app.graph.nodes.length === 1")
         box.wait_for(state="hidden")
         ghost = "app.graph.nodes[0].flags.ghost"  # on newer front ends it follows the mouse
-        self._until(lambda: mouse.click(*place), lambda: not self.page.evaluate(ghost))
+        self.until(lambda: mouse.click(*place), lambda: not self.page.evaluate(ghost))
 
-    def _until(self, gesture: Callable[[], None], seen: Callable[[], bool]) -> None:
+    def until(self, gesture: Callable[[], None], seen: Callable[[], bool]) -> None:
         """Make a gesture, and make it again while the page, still drawing, overlooks it."""
         for _ in range(TRIES):
             gesture()
