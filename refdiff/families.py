@@ -108,6 +108,11 @@ PROFILES: dict[Family, dict[str, Any]] = {
     "other": {},
 }
 
+# of `fusion="calibrated"`, the weights of ln s^G, ln s^D and ln area: fitted on 240 sentences over
+# 120 sticker scenes drawn in the training styles, which CLIP knows by heart
+# (`python -m refdiff.stickers.training.fusion`). Other families only borrow them
+CALIBRATED = (0.27, 1.97, 0.81)
+
 
 def family_of(config: Any) -> Family:
     """The family of a diffusers UNet, from its config."""

@@ -15,7 +15,7 @@ from .scoring.crops import CropStyle
 
 Proposals = Literal["peaks", "regions", "cuts", "parts"]
 Score = Literal["contrast", "otsu"]
-Fusion = Literal["log", "sum"]
+Fusion = Literal["log", "sum", "rank", "calibrated"]
 ClipText = Literal["phrase", "paper", "official"]
 Views = Literal["refdiff", "official"]
 PlaceRule = Literal["geometry", "paper", "official", "none"]
@@ -69,7 +69,9 @@ class Settings:
     edges: float = 1.0  # how far the outline follows the picture's edges, 0 to 1
     edge_reach: float = 1 / 16  # how far off the outline may be, share of the long side
     score: Score = "contrast"  # s^G
-    fusion: Fusion = "log"  # logarithms of shares, free of any model's scale, or the paper's sum
+    # product of shares (their logarithms' sum), free of any model's scale; the paper's sum; product
+    # of 1 / rank; or weights fitted on stickers, where `alpha` has no say (`families.CALIBRATED`)
+    fusion: Fusion = "log"
     alpha: float = 0.4  # share of s^G in the fusion, 0..1; the rest is s^D
     beta: float = 0.5  # share of CLIP's masked branch f_M in s^D, 0..1; the rest is the crop's f
     crop: CropStyle = field(default_factory=lambda: CropStyle("keep", 0.05))  # x * M

@@ -21,6 +21,7 @@ from .attention.maps import Rivals, TokenMaps, min_max, word_map
 from .attention.official_heat import official_heat
 from .errors import WordError
 from .expression import Exclusion, Expression, Noun, Word, parse
+from .families import CALIBRATED
 from .language.nouns import nouns_in
 from .masks.edges import BLUNT, follow_edges, outline
 from .masks.instances import best_of_each, same_object
@@ -211,7 +212,8 @@ def score(
     """
     generative = scores.SCORES[settings.score](heat, masks)
     fit = scores.noun_fit(heat, masks, None if clip is None else clip.logits)
-    total, weighted = _fused(generative, clip, settings), place.Weighted(torch.ones(len(masks)))
+    total = _fused(generative, clip, masks, settings)
+    weighted = place.Weighted(torch.ones(len(masks)))
     if settings.place_rule == "geometry":
         weighted = place.weights(masks, expression, fit, dict(anchors or {}))
         labels = same_object(masks, total)
@@ -225,12 +227,19 @@ def score(
     return CandidateScores(masks, generative, clip, weight, total, share, notes, fit)
 
 
-def _fused(generative: Tensor, clip: ClipJudgement | None, settings: Settings) -> Tensor:
+def _fused(
+    generative: Tensor, clip: ClipJudgement | None, masks: Tensor, settings: Settings
+) -> Tensor:
     """s^G and s^D as one, before any word on place: [N]."""
     if settings.fusion == "sum":
         near = None if clip is None else clip.similarity
         return scores.weighted_sum(generative, near, settings.alpha)
-    return scores.log_shares(generative, None if clip is None else clip.logits, settings.alpha)
+    logits = None if clip is None else clip.logits
+    if settings.fusion == "calibrated":
+        areas = masks.flatten(1).float().mean(1)
+        return scores.calibrated(generative, logits, areas, CALIBRATED)
+    fuse = scores.log_ranks if settings.fusion == "rank" else scores.log_shares
+    return fuse(generative, logits, settings.alpha)
 
 
 def _shares(total: Tensor, masks: Tensor) -> Tensor:

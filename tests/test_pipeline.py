@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ from refdiff.result import Segmentation
 from refdiff.scoring.clip import ClipScorer
 from refdiff.scoring.crops import CropStyle
 from refdiff.scoring.regions import ClipJudgement
-from refdiff.settings import Settings
+from refdiff.settings import Fusion, Settings
 from refdiff.steps import CandidateScores
 from refdiff.steps import presence as presence_of
 
@@ -239,6 +239,15 @@ def test_clip_alone_decides_when_alpha_is_nought(
     assert not any("generative only" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("fusion", get_args(Fusion))
+def test_every_fusion_answers_with_and_without_clip(
+    fusion: Any, capture: DiffusersCapture, picture: Image.Image, tiny_scorer: ClipScorer
+) -> None:
+    for clip in (tiny_scorer, None):
+        found = Look(picture, capture, clip, replace(ANY, fusion=fusion))("the cat on the left")
+        assert found.mask.any() and np.isfinite([one.score for one in found.candidates]).all()
+
+
 def test_clip_sees_the_pictures_own_pixels(
     capture: DiffusersCapture, picture: Image.Image, tiny_scorer: ClipScorer
 ) -> None:
@@ -262,8 +271,10 @@ def test_clip_sees_the_pictures_own_pixels(
     assert float(crop.std()) > 1.3 * float(interpolate(tiny, crop.shape[-2:]).std())
 
 
+@pytest.mark.parametrize("fusion", ["log", "rank", "calibrated"])
 @pytest.mark.parametrize("text", ["the cat on the left", "both dogs", "the biggest cup"])
-def test_no_choice_depends_on_the_scale_of_clips_similarities(text: str) -> None:
+def test_no_choice_depends_on_the_scale_of_clips_similarities(text: str, fusion: Any) -> None:
+    settings = Settings(fusion=fusion)
     generator = torch.Generator().manual_seed(len(text))
     masks, heat = boxes(97, 131, *APART), torch.rand(97, 131, generator=generator)
     cosines, expression = torch.rand(3, generator=generator), parse(text)
@@ -271,8 +282,8 @@ def test_no_choice_depends_on_the_scale_of_clips_similarities(text: str) -> None
     for factor, shift in ((1.0, 0.0), (0.5, 0.1), (0.05, 0.25), (4.0, -1.0)):
         moved = factor * cosines + shift
         judged = ClipJudgement(moved, 10 / factor * moved)
-        found = steps.score(expression, heat, masks, Settings(), judged)
-        chosen.add(tuple(steps.choose(expression, found, Settings())))
+        found = steps.score(expression, heat, masks, settings, judged)
+        chosen.add(tuple(steps.choose(expression, found, settings)))
         assert float(found.score.sum()) == pytest.approx(1)  # three different things
     assert len(chosen) == 1
 

@@ -14,7 +14,9 @@ from refdiff.scoring.scores import (
     LEAST_SHARE,
     SCORES,
     TEMPERATURE,
+    calibrated,
     contrast,
+    log_ranks,
     log_shares,
     noun_fit,
     otsu,
@@ -127,7 +129,7 @@ def test_placing_refuses_what_it_cannot_use() -> None:
         placed(nan, one, 1.0)
 
 
-@pytest.mark.parametrize("fuse", [weighted_sum, log_shares])
+@pytest.mark.parametrize("fuse", [weighted_sum, log_shares, log_ranks])
 def test_fusion_refuses_what_it_cannot_use(fuse: Callable[..., torch.Tensor]) -> None:
     one, nan = torch.ones(2), torch.tensor([0.1, float("nan")])
     with pytest.raises(HeatError, match="1 of 2"):
@@ -156,6 +158,36 @@ def test_log_shares_are_a_product_of_experts() -> None:
     torch.testing.assert_close(both, wanted)
     alone = log_shares(torch.tensor([-1.0, 0.4]), None, 0.25)
     torch.testing.assert_close(alone, torch.tensor([LEAST_SHARE, 1.0]).log())
+
+
+def test_ranks_order_a_case_made_by_hand() -> None:
+    generative, clip = torch.tensor([0.9, 0.5, 0.5, 0.1]), torch.tensor([-3.0, 7.0, 0.0, 0.0])
+    ranks = torch.tensor([[1.0, 2.5, 2.5, 4.0], [4.0, 1.0, 2.5, 2.5]])
+    for alpha in (0.0, 0.3, 0.6, 1.0):
+        wanted = -(alpha * ranks[0].log() + (1 - alpha) * ranks[1].log())
+        torch.testing.assert_close(log_ranks(generative, clip, alpha), wanted)
+    assert log_ranks(generative, clip, 0.3).argsort(descending=True).tolist() == [1, 2, 0, 3]
+    torch.testing.assert_close(log_ranks(generative, None, 0.3), -ranks[0].log())
+
+
+def test_ranks_know_nothing_but_the_order() -> None:
+    generative, clip = torch.rand(9, generator=seeded()), torch.randn(9, generator=seeded(1))
+    plain = log_ranks(generative, clip, 0.3)
+    for moved in ((generative**3, clip), (generative, clip.exp()), (generative.log(), 9 * clip)):
+        torch.testing.assert_close(log_ranks(*moved, 0.3), plain)
+
+
+def test_calibrated_is_its_three_terms_weighed() -> None:
+    generative, logits = torch.tensor([0.2, 0.4]), torch.tensor([1.0, 0.0])
+    areas, weights = torch.tensor([0.5, 0.0]), (3.0, 2.0, -0.5)
+    chances = logits.exp() / logits.exp().sum()
+    wanted = 3 * torch.tensor([0.5, 1.0]).log() + 2 * chances.log()
+    wanted -= 0.5 * torch.tensor([0.5, 1 / 65536]).log()
+    torch.testing.assert_close(calibrated(generative, logits, areas, weights), wanted)
+    alone = calibrated(generative, None, areas, weights)
+    torch.testing.assert_close(alone, log_shares(generative, None, 1.0))
+    with pytest.raises(ValueError, match="wanted one"):
+        calibrated(generative, logits[:1], areas, weights)
 
 
 def test_the_fit_falls_with_heat_and_with_clips_logits() -> None:

@@ -10,19 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 from refdiff.attention.diffusers import DiffusersCapture
 from refdiff.attention.hooks import layer_table
+from refdiff.commands.common import make_ready
+from refdiff.evaluation.scenes import SceneObject, Sentence
 from refdiff.scoring.clip import ClipScorer
-from refdiff.stickers import WEIGHTS
+from refdiff.scoring.scores import log_evidence
+from refdiff.stickers import SAMPLE, SAMPLE_LABELS, WEIGHTS
 from refdiff.stickers.training import train_clip as clips
 from refdiff.stickers.training import train_painter as painters
 from refdiff.stickers.training import train_unet as unets
 from refdiff.stickers.training import train_vae as vaes
 from refdiff.stickers.training.export import export
+from refdiff.stickers.training.fusion import examples_of, fit
 from refdiff.stickers.training.grounding import Example, grounding
 from refdiff.stickers.training.loop import Loop, Losses
 from refdiff.stickers.training.pool import SHARD, read_pool
@@ -273,8 +278,6 @@ def test_the_library_reads_the_export(weights: Path) -> None:
 
 
 def read_picture() -> Any:
-    from PIL import Image
-
     return Image.new("RGB", (200, 200), (200, 30, 40))
 
 
@@ -374,3 +377,36 @@ def test_noise_comes_from_all_levels_evenly() -> None:
     assert bool((drawn.diff(dim=1) >= 0).all()) and int(drawn.min()) >= 0
     assert int(drawn.max()) <= 999
     assert 0.27 < float((drawn < 300).float().mean()) < 0.33
+
+
+# ---- the fusion's weights ----------------------------------------------------------------------
+
+
+def test_sentences_are_weighed_by_what_their_candidates_are() -> None:
+    ready = make_ready("stickers", None, "cpu", None, "default", None, 0)
+    labels = np.asarray(Image.open(SAMPLE_LABELS))
+    objects = [
+        SceneObject.from_mask("thing", None, labels == i) for i in range(1, labels.max() + 1)
+    ]
+    asked = [Sentence("the dog", (0,), "plain"), Sentence("the balloon", (0,), "plain")]
+    assert ready.models.clip is not None
+    scene = (Image.open(SAMPLE).convert("RGB"), objects, asked)
+    examples = examples_of(scene, ready, ready.models.clip)
+    for evidence, ious in examples:
+        assert evidence.shape == (len(ious), 3) and bool((evidence <= 0).all())
+        assert 0 < float(ious.amax()) <= 1
+    for _, ious in examples[-2:]:  # the objects' own masks
+        assert len(ious) == len(objects) and sorted(ious.tolist())[-1] == 1
+    assert bool(torch.isfinite(fit(examples)).all())
+
+
+def test_the_weights_of_least_loss_are_found() -> None:
+    """Candidates drawn by known weights give these weights back."""
+    random, truth = torch.Generator().manual_seed(0), torch.tensor([1.5, 0.5, -1.0])
+    examples = []
+    for _ in range(4_000):
+        sizes = (torch.rand(5, generator=random), torch.randn(5, generator=random))
+        evidence = log_evidence(*sizes, torch.rand(5, generator=random))
+        right = (evidence @ truth).softmax(0).multinomial(1, generator=random)
+        examples.append((evidence, torch.zeros(5).scatter(0, right, 1.0)))
+    torch.testing.assert_close(fit(examples), truth, atol=0.15, rtol=0.0)

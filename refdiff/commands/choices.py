@@ -39,6 +39,8 @@ METHOD: dict[str, dict[str, Any]] = {
     "19 cuts, Otsu": {"proposals": "cuts", "score": "otsu"},
     "19 cuts and their parts, Otsu": {"proposals": "parts", "score": "otsu"},
     "the paper's sum of raw scores": {"fusion": "sum", "place_weight": 0.2},
+    "product of ranks": {"fusion": "rank"},  # the default is the product of shares
+    "calibrated on training scenes": {"fusion": "calibrated"},
     "alpha = 0.1": {"alpha": 0.1},
     "alpha = 0.5": {"alpha": 0.5},
     "beta = 0 (crops alone)": {"beta": 0.0},

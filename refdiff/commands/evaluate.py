@@ -140,7 +140,8 @@ def with_halves(ready: Ready, halves: str | None) -> Ready:
     """The settings for the halves asked for; "clip" leaves the heat no say in the scores."""
     if ready.models.clip is None and halves in ("clip", "both"):
         raise ValueError(f"--halves {halves} needs a CLIP model; name one with --clip.")
-    alone = replace(ready.settings, alpha=0.0)
+    fusion = "log" if ready.settings.fusion == "calibrated" else ready.settings.fusion
+    alone = replace(ready.settings, alpha=0.0, fusion=fusion)  # alpha has no say in "calibrated"
     return replace(ready, settings=alone) if halves == "clip" else ready
 
 

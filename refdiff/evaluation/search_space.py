@@ -98,6 +98,7 @@ SPACE = (
     Choice("compete", _compete),
     Choice("spread", _spread),
     Choice("stride_weights", _weights),
+    Choice("fusion", _each("fusion", "log", "rank", "sum"), needs_clip=True),
     Choice("alpha", _each("alpha", 0.0, 0.05, 0.1, 0.2, 0.3, 0.5), needs_clip=True),
     Choice("beta", _each("beta", 0.0, 0.15, 0.3, 0.5, 0.7, 1.0), needs_clip=True),
     Choice("clip_templates", _each("clip_templates", *TEMPLATES), needs_clip=True),

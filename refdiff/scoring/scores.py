@@ -6,7 +6,7 @@ Nothing here depends on the order in which the masks come.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ RULED_OUT = 1000.0  # taken off a mask whose place weight is 0: it comes after a
 TEMPERATURE = 4.0  # nats of CLIP that make a thing e times less likely one of the noun's kind
 COLD = 0.5  # what counts as heat on a thing that has none, where CLIP may know it all the same
 LEAST_SHARE = 0.01  # of the best generative score: masks below it are equally unlikely
+LEAST_AREA = 1 / 256**2  # share of the picture, a pixel of the working size
 LEAST_VARIANCE = 1e-8  # below it the heat is constant
 
 
@@ -88,19 +89,67 @@ def noun_fit(heat: Tensor, masks: Tensor, logits: Tensor | None) -> Tensor:
 def log_shares(generative: Tensor, logits: Tensor | None, alpha: float) -> Tensor:
     """alpha ln(g / max g) + (1 - alpha) ln softmax(logits): [N].
 
-    A product of experts, free of the scale of any of them: g / max g does not depend on how far the
-    heat spreads, and the softmax over the candidates not on the spread of CLIP's similarities,
-    which differ tenfold among CLIPs, once each is multiplied by its own logit scale. Without CLIP
-    the first term has all the weight. g: the generative score [N], floored at LEAST_SHARE of its
-    best; logits: [N].
+    The product fusion: a product of experts, free of the scale of any of them. g / max g does not
+    depend on how far the heat spreads, and the softmax over the candidates not on the spread of
+    CLIP's similarities, which differ tenfold among CLIPs, once each is multiplied by its own logit
+    scale. Without CLIP the first term has all the weight. g: the generative score [N], floored at
+    LEAST_SHARE of its best; logits: [N].
     Raises ValueError for lengths that differ or arguments out of range, HeatError for NaN scores.
     """
     _check_parts(generative, logits, alpha)
-    best = _checked_scores(generative).max().clamp(min=1e-6)
-    score = (generative.float() / best).clamp(min=LEAST_SHARE).log()
+    score = _log_share(generative)
     if logits is not None:
         score = alpha * score + (1 - alpha) * logits.float().log_softmax(0)
     return _checked_scores(score)
+
+
+def _log_share(generative: Tensor) -> Tensor:
+    best = _checked_scores(generative).max().clamp(min=1e-6)
+    return (generative.float() / best).clamp(min=LEAST_SHARE).log()
+
+
+def log_ranks(generative: Tensor, clip: Tensor | None, alpha: float) -> Tensor:
+    """-alpha ln(rank of g) - (1 - alpha) ln(rank of clip): [N].
+
+    `log_shares` with 1 / rank for each half's share, the best having rank 1 and ties the mean of
+    theirs: nothing that keeps a half's order matters, nor does by how much it prefers a mask, so
+    that how sure the choice is cannot be told. Without CLIP the first term has all the weight.
+    Errors: as in `log_shares`.
+    """
+    _check_parts(generative, clip, alpha)
+    score = -_ranks(generative).log()
+    if clip is not None:
+        score = alpha * score - (1 - alpha) * _ranks(clip).log()
+    return score
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    value = _checked_scores(scores)
+    above, same = value[None] > value[:, None], value[None] == value[:, None]
+    return above.sum(1) + (same.sum(1) + 1) / 2
+
+
+def log_evidence(generative: Tensor, logits: Tensor, areas: Tensor) -> Tensor:
+    """What `calibrated` weighs, [N, 3]: ln(g / max g), ln softmax(logits), ln areas.
+
+    areas: shares of the picture [N], counted from a pixel of the working size up.
+    """
+    size = areas.float().clamp(min=LEAST_AREA).log()
+    return torch.stack([_log_share(generative), logits.float().log_softmax(0), size], 1)
+
+
+def calibrated(
+    generative: Tensor, logits: Tensor | None, areas: Tensor, weights: Sequence[float]
+) -> Tensor:
+    """The sum of `log_evidence`, weighed: [N], a conditional logit model of which mask is right.
+
+    weights: three, fitted on sentences whose answer is known (`families.CALIBRATED`). Without CLIP
+    the first term alone counts. Errors: as in `log_shares`.
+    """
+    if logits is None:
+        return log_shares(generative, None, 1.0)
+    _check_parts(generative, logits, 1.0)
+    return _checked_scores(log_evidence(generative, logits, areas) @ torch.tensor([*weights]))
 
 
 def weighted_sum(generative: Tensor, clip: Tensor | None, alpha: float) -> Tensor:
