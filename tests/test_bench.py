@@ -18,7 +18,8 @@ from refdiff.attention.diffusers import DiffusersCapture
 from refdiff.attention.hooks import layer_table
 from refdiff.benchmark.chart import draw
 from refdiff.benchmark.clock import clocked, flops, interleaved, ratio, seconds
-from refdiff.benchmark.growth import Curve, random_masks
+from refdiff.benchmark.curve import Curve
+from refdiff.benchmark.growth import random_masks
 from refdiff.benchmark.look import NETWORKS, noisy_picture, overhead, stages, stored, to_heat
 from refdiff.benchmark.memory import Peak, peak_of
 from refdiff.benchmark.passes import latent_of, plain_pass, traced_step, unet_part
@@ -191,6 +192,7 @@ def test_runs_are_checked() -> None:
 
 
 def test_bench_prints_one_object(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
     drawn = tmp_path / "growth.png"
     words = ["bench", "--tiny", "--runs", "1", "--growth", "--picture", str(drawn), "--json"]
     result = CliRunner().invoke(app, words)
@@ -210,6 +212,13 @@ def test_bench_prints_one_object(tmp_path: Path) -> None:
     assert [peak["pixels"] for peak in plain["memory"]] == [128, 256]
     with Image.open(drawn) as picture:
         assert picture.width > 500
+    curves = {one["title"]: one for one in plain["curves"]}
+    rates = curves["labelling stickers"]["series"]
+    gains = curves["labelling stickers, 2 Ray workers against one process"]["series"][""]
+    assert set(rates) == {"one process", "2 Ray workers"}
+    for points in (*rates.values(), gains):
+        assert [count for count, _ in points] == [1, 2, 4, 8]
+        assert min(amount for _, amount in points) > 0
     peaks = [Peak(*list(peak.values())[:4]) for peak in plain["memory"]]
     rows = list(rows_of(Report(**{**plain, "memory": peaks, "curves": []})))
     assert len(rows) == len(FIGURES) + len(plain["stages"]) + 2 * len(peaks)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .growth import Curve, Points
+from .curve import Curve, Points
 
 WIDTH, HEIGHT, MARGIN = 560, 380, 64
 PAPER, INK, PALE = (255, 255, 255), (30, 30, 40), (222, 222, 228)
@@ -50,7 +50,7 @@ def _panel(curve: Curve) -> Image.Image:
     pen, font = ImageDraw.Draw(panel), ImageFont.load_default(LETTERS)
     every = [point for points in curve.series.values() for point in points]
     axes = _Axes(every)
-    pen.text((MARGIN, 16), f"{curve.title}: seconds", INK, font)
+    pen.text((MARGIN, 16), f"{curve.title}: {curve.unit}", INK, font)
     for x in sorted({x for x, _ in every}):
         left = axes(x, every[0][1])[0]
         pen.line((left, MARGIN, left, HEIGHT - MARGIN), PALE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -17,6 +16,8 @@ from ..masks.resize import LONGEST, to_tensor
 from ..scoring.clip import ClipScorer
 from ..settings import Settings
 from .clock import seconds
+from .curve import Curve, Points
+from .labelling import BATCHES, labelling
 from .look import SENTENCES, noisy_picture, stored, to_heat
 
 PIXELS = (256, 512, 768, 1024, 1536)
@@ -24,22 +25,19 @@ TEXTS = (1, 2, 4, 8, 16, 32)
 OWN_TEXTS = (1, 2, 4, 8)  # with a pass of the UNet for each
 MASKS = (10, 20, 50, 100, 200)
 PICTURES = (1, 2, 4, 8)
-Points = list[tuple[int, float]]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Seconds against a number. series: by name, (number, seconds) from small to large."""
-
-    title: str
-    what: str
-    series: dict[str, Points]
 
 
 def growth(
-    pipe: Any, clip: ClipScorer, progress: Callable[[str], object], scale: float = 1.0
+    pipe: Any,
+    clip: ClipScorer,
+    progress: Callable[[str], object],
+    scale: float = 1.0,
+    turns: int = 1,
 ) -> list[Curve]:
-    """Four curves, each point timed once. scale: of the largest numbers, smaller for a try."""
+    """Four curves of seconds, each point timed once, and those of labelling, timed `turns` times.
+
+    scale: of the largest numbers, smaller for a try.
+    """
 
     def points(counts: Sequence[int], timed: Callable[[int], float], what: str) -> Points:
         found = []
@@ -61,6 +59,7 @@ def growth(
         Curve("sentences on one picture, text to heat", "sentences", sentences),
         Curve("proposals, CLIP", "proposals", {"": proposals}),
         Curve("pictures in a batch, to token maps", "pictures", {"": batches}),
+        *labelling(_up_to(BATCHES, scale), turns, progress),
     ]
 
 

@@ -19,7 +19,8 @@ from ..attention.diffusers import DiffusersCapture
 from ..attention.text_encoding import encode_texts
 from ..scoring.clip import ClipScorer
 from .clock import flops, interleaved, ratio, seconds
-from .growth import Curve, growth
+from .curve import Curve
+from .growth import growth
 from .look import SENTENCES, noisy_picture, overhead, stages, stored, to_heat
 from .memory import Peak, peaks_in_child
 from .passes import heat_of, latent_of, plain_pass, readings, traced_step, unet_part
@@ -28,6 +29,7 @@ from .random_models import random_clip, random_clipseg, random_pipeline, random_
 OFFICIAL_BATCHES = 2  # the authors' two DDIM steps, each one batch: without the text, and with it
 SAMPLING_STEPS = 20
 SEGMENTATIONS = 3
+LABELLINGS = 3
 Progress = Callable[[str], object]
 
 
@@ -82,7 +84,8 @@ def measure(task: Task, progress: Progress = lambda step: None) -> Report:
     _segmentation(report, pipe, clip, task.runs, progress)
     _schedules(report, pipe, progress)
     if task.growth:
-        report.curves = growth(pipe, clip, progress, 0.35 if task.tiny else 1.0)
+        scale, turns = 0.35 if task.tiny else 1.0, min(task.runs, LABELLINGS)
+        report.curves = growth(pipe, clip, progress, scale, turns)
     del pipe, clip
     gc.collect()  # what is measured next needs the room
     _rivals(report, task, progress)

@@ -51,7 +51,8 @@ def bench(
         bool,
         typer.Option(
             "--growth",
-            help="Also time larger pictures, more sentences, proposals and pictures, and draw it.",
+            help="Also time larger pictures, more sentences, proposals and pictures, labelling by "
+            "one process and by two Ray workers, and draw it.",
         ),
     ] = False,
     picture: Annotated[
@@ -130,8 +131,8 @@ def _show(report: Report) -> None:
     console.print(EXPLANATION)
     for curve in report.curves:
         for name, points in curve.series.items():
-            found = ", ".join(f"{number}: {seconds:.2f}" for number, seconds in points)
-            console.print(f"{curve.title}{name and f', {name}'}, in seconds: {found}")
+            found = ", ".join(f"{number}: {amount:.2f}" for number, amount in points)
+            console.print(f"{curve.title}{name and f', {name}'}, in {curve.unit}: {found}")
 
 
 def rows_of(report: Report) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,7 @@ from .pictures import Item
 from .records import Record
 
 
-class _Worker:
+class Worker:
     """An actor: loads the models once, then labels the batches it is given."""
 
     def __init__(self, make: Callable[[], Labeller], threads: int) -> None:
@@ -52,6 +53,31 @@ def on_ray(
     starts another and gives it the batch again: no picture comes twice.
     Raises ModelError where Ray is not installed.
     """
+    with running(workers, address) as ray:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        rows = [{"items": json.dumps([asdict(item) for item in batch])} for batch in batches]
+        answered = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            Worker,
+            fn_constructor_args=(make, threads),
+            batch_size=1,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+            num_cpus=1,
+            num_gpus=gpus,
+        )
+        for row in answered.iter_rows():
+            yield from (Record.from_dict(plain) for plain in json.loads(row["records"]))
+
+
+@contextmanager
+def running(workers: int, address: str | None = None) -> Iterator[Any]:
+    """Ray itself, started for as long as the block runs, unless it runs already.
+
+    Raises ModelError where Ray is not installed.
+    """
     ray = _ray()
     ours = not ray.is_initialized()
     if ours:
@@ -63,22 +89,7 @@ def on_ray(
             logging_level="ERROR",
         )
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        rows = [{"items": json.dumps([asdict(item) for item in batch])} for batch in batches]
-        answered = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            _Worker,
-            fn_constructor_args=(make, threads),
-            batch_size=1,
-            batch_format="numpy",
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
-            num_cpus=1,
-            num_gpus=gpus,
-        )
-        for row in answered.iter_rows():
-            yield from (Record.from_dict(plain) for plain in json.loads(row["records"]))
+        yield ray
     finally:
         if ours:
             ray.shutdown()
