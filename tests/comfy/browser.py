@@ -82,10 +82,14 @@ class FrontEnd:
         page.set_default_timeout(1000 * SECONDS)
         page.set_viewport_size(VIEW)
         page.add_init_script(NO_BANNER)
-        page.goto(url)
-        page.wait_for_function("window.app?.graph && app.extensionManager?.command")
-        page.get_by_test_id("queue-button").wait_for()
+        mask = page.locator(".p-blockui-mask")  # newer front ends' first tab may keep it for ever
+        self.until(self._open, lambda: mask.count() == 0)
         page.evaluate(FIND)
+
+    def _open(self) -> None:
+        self.page.goto(self.url)
+        self.page.wait_for_function("window.app?.graph && app.extensionManager?.command")
+        self.page.get_by_test_id("queue-button").wait_for()
 
     def open_template(self, name: str) -> None:
         """Open one of the pack's workflows through Browse Templates."""
