@@ -75,6 +75,7 @@ class Gallery:
 
     def click(self, place: tuple[float, float]) -> None:
         """Click there once, which may be for nothing."""
+        self.front_end.fit()  # the node has grown since, perhaps
         if self.element.count():
             left, top, wide, high = self.element.locator("img").evaluate(FITTED)
         else:

@@ -133,8 +133,9 @@ def _open(front_end: FrontEnd, folder: Path, graph: Graph, kind: bool) -> None:
     path = folder / "graph.json"
     path.write_text(json.dumps(graph))
     front_end.drop(path)
-    if SHOW in {node["class_type"] for node in graph.values()}:  # nothing must grow over it
-        front_end.page.evaluate("show => { find(show).pos = [2000, 0] }", SHOW)
+    if SHOW in {node["class_type"] for node in graph.values()}:
+        # nothing must grow over it, nor newer front ends' panel on the right cover it
+        front_end.page.evaluate("show => { find(show).pos = [0, 900] }", SHOW)
     front_end.set("Comfy.VueNodes.Enabled", kind)
 
 
