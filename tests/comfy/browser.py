@@ -29,8 +29,8 @@ FIT = 0.75  # the share of the view which "fit view" gives to the graph
 SECONDS = 60
 TRIES = 5  # of a gesture that a busy page may overlook
 SEARCH = re.compile("Search Nodes|Add a node")  # older and newer front ends' box
-NO_BANNER = """for (const banner of ["vueNodesBannerDismissed", "comfy.vueNodesMigration.dismissed"])
-    localStorage.setItem(banner, "true");"""
+NO_BANNER = """["vueNodesBannerDismissed", "comfy.vueNodesMigration.dismissed"]
+    .forEach(banner => localStorage.setItem(banner, "true"))"""
 NODES = "[app.graph, ...app.graph.subgraphs.values()].flatMap(graph => graph.nodes)"
 NOTICE = "[data-testid=error-overlay]"  # since front end 1.40 or so
 TEXT = "widget => widget.name === '$$node-text-preview'"
