@@ -84,7 +84,12 @@ class Search:
     def _choose(
         self, now: Settings, others: Sequence[Settings], choice: Choice, steps: list[Step]
     ) -> Settings:
-        ranked = [(self._gain(now, other), other) for other in others]
+        ranked = []
+        for other in others:
+            try:
+                ranked.append((self._gain(now, other), other))
+            except ValueError:  # what this model cannot keep, such as a layer that it lacks
+                continue
         if not ranked:
             return now
         (gain, error), best = max(ranked, key=lambda one: one[0][0])
