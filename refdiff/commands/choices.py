@@ -63,7 +63,6 @@ PUBLISHED: dict[str, dict[str, Any]] = {  # of maps; see `families`
         "capture": {"places": 16},
     },
     "heads by what they say": {"capture": {"heads": "output"}},
-    "layers by what they link": {"capture": {"reference": REFERENCES["stickers"]}},
     "all but sharpened": {
         "compete": True,
         "spread": "mean",
@@ -107,6 +106,9 @@ def variants(ready: Ready) -> Iterator[tuple[str, Ready]]:
     rows: dict[str, Settings] = {"default": base}
     rows |= {name: base.changed(changes) for name, changes in {**METHOD, **PUBLISHED}.items()}
     rows |= {name: base.changed({"capture": changes}) for name, changes in CAPTURE.items()}
+    if base.family in REFERENCES:
+        named = {"reference": REFERENCES[base.family]}
+        rows["layers by what they link"] = base.changed({"capture": named})
     shared = {
         settings.capture: SharedCapture(ready.capture, settings.capture)
         for settings in rows.values()
