@@ -107,11 +107,11 @@ class ComfyBackend:
         throw_exception_if_processing_interrupted()
         yield
 
-    def encode(self, image: Image.Image) -> Tensor:
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
         """The mean of the VAE's posterior."""
         kind = self.model.get_model_object("latent_format")
         check_vae(self.vae, kind)
-        pixels = torch.from_numpy(np.array(image))[None].float() / 255
+        pixels = torch.from_numpy(np.stack([np.array(image) for image in images])).float() / 255
         return kind.process_in(self.vae.encode(pixels).float().cpu())
 
     def words(self, text: str) -> Words:

@@ -69,8 +69,9 @@ class Sd3Backend:
     def session(self) -> Iterator[None]:
         yield
 
-    def encode(self, image: Image.Image) -> Tensor:
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
+        stacked = torch.from_numpy(np.stack([np.array(image) for image in images]))
+        pixels = stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
         return vae_mean(self.pipe.vae, pixels).float()
 
     def words(self, text: str) -> Words:

@@ -146,6 +146,52 @@ def test_a_batch_gives_what_each_picture_gives_alone(tiny_pipe: Any, folder: Pat
             assert mine.certainty == pytest.approx(single.certainty, abs=0.02)
 
 
+def test_pictures_share_calls_of_vae_and_clip(folder: Path) -> None:
+    models = refdiff.load_models("stickers")
+    assert models.clip is not None
+    names = ("photo0.png", "photo1.png", "photo2.png")
+    items = items_of(folder, [folder / name for name in names], "the red balloon; a cat; left dog")
+    labeller = Labeller(DiffusersCapture(models.pipe), models.clip, Settings.named("default", "stickers"))
+    calls = {"vae": 0, "clip": 0}
+
+    def counted(name: str) -> Callable[..., None]:
+        return lambda *_: calls.update({name: calls[name] + 1})
+
+    hooks = [
+        models.pipe.vae.encoder.register_forward_pre_hook(counted("vae")),
+        models.clip.model.visual.ln_post.register_forward_pre_hook(counted("clip")),
+    ]
+    alone = [record for item in items for record in labeller([item])]
+    apart, calls["vae"], calls["clip"] = dict(calls), 0, 0
+    together = labeller(items)
+    for hook in hooks:
+        hook.remove()
+    assert not any(record.error for record in together)
+    for one, other in zip(alone, together, strict=True):
+        assert [label.instances for label in one.labels] == [
+            label.instances for label in other.labels
+        ]
+        scores = [[label.score for label in record.labels] for record in (one, other)]
+        assert np.allclose(*scores, atol=1e-3)
+    assert (apart["vae"], calls["vae"]) == (3, 1)
+    assert calls["clip"] < apart["clip"]
+
+
+def test_a_clip_that_fails_is_said_of_every_picture(folder: Path) -> None:
+    models = refdiff.load_models("stickers")
+    assert models.clip is not None
+    items = items_of(folder, sorted(folder.glob("photo[0-2].png")), "the red balloon")
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    hook = models.clip.model.visual.ln_post.register_forward_pre_hook(fail)
+    labeller = Labeller(DiffusersCapture(models.pipe), models.clip, Settings.named("default", "stickers"))
+    found = labeller(items)
+    hook.remove()
+    assert ["out of memory" in str(record.error) for record in found] == [True] * 3
+
+
 def test_a_broken_picture_costs_itself_alone(tiny_pipe: Any, folder: Path) -> None:
     (folder / "photo1.png").write_bytes((folder / "photo1.png").read_bytes()[:300])
     records = Labeller(DiffusersCapture(tiny_pipe), None, Settings())(

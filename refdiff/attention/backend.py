@@ -115,8 +115,11 @@ class Backend(Protocol):
         """Wraps every use of the model: other threads wait, and memory is given back at the end."""
         ...
 
-    def encode(self, image: Image.Image) -> Tensor:
-        """The latent [1, C, h, w], scaled, float32 on the CPU, of a picture whose sides fit."""
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
+        """The latents [P, C, h, w], scaled, float32 on the CPU, of pictures of one size that fits.
+
+        They are encoded as one batch.
+        """
         ...
 
     def words(self, text: str) -> Words:

@@ -75,9 +75,10 @@ class DiffusersBackend:
         with alone(self.pipe.unet), _offloaded(self.pipe):
             yield
 
-    def encode(self, image: Image.Image) -> Tensor:
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
         """The mean of the VAE's posterior."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        stacked = torch.from_numpy(np.stack([np.array(image) for image in images]))
+        pixels = stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
         return vae_mean(self.pipe.vae, pixels.to(self.pipe._execution_device)).float().cpu()
 
     def words(self, text: str) -> Words:
@@ -177,7 +178,7 @@ def check_pipeline(pipe: Any) -> None:
 
 
 def vae_mean(vae: Any, pixels: Tensor) -> Tensor:
-    """The scaled latent [1, C, h, w] of pixels in [-1, 1]; in float32 where the VAE asks for it."""
+    """The scaled latents [P, C, h, w] of pixels in [-1, 1]; in float32 where the VAE asks it."""
     dtype, config = vae.dtype, vae.config
     upcast = dtype == torch.float16 and getattr(config, "force_upcast", False)
     if upcast:

@@ -32,6 +32,8 @@ from .propagate import SelfAttention
 OFFICIAL_SUFFIX = ", "  # the authors' code appends an empty additional prompt
 ROWS = 8
 """Most rows of one call of the model, so that memory does not grow with the sentences."""
+PIXELS = 2**20
+"""Most pixels that the VAE sees at a time, but for a single picture that has more."""
 B = TypeVar("B", bound=Backend)
 Maps = dict[str, Tensor]  # layer, and call where there are several -> [P, T, h, w] on the CPU
 
@@ -95,18 +97,30 @@ class Reader(Generic[B]):
         multiple = self.backend.multiple
         return max(1, round(self.native * self.settings.size / multiple)) * multiple
 
-    @torch.no_grad()
     def encode(self, image: Image.Image) -> EncodedPicture:
         """The picture's share of the work: its latent at the working size."""
-        fitted, content = fit(image, self.side, self.backend.multiple, self.settings.pad)
+        return self.encode_batch([image])[0]
+
+    @torch.no_grad()
+    def encode_batch(self, images: Sequence[Image.Image]) -> list[EncodedPicture]:
+        """The same for several pictures; the VAE sees those of one working size together."""
+        fitted = [
+            fit(image, self.side, self.backend.multiple, self.settings.pad) for image in images
+        ]
+        latents: dict[int, Tensor] = {}
         with self.backend.session():
-            latent = self.backend.encode(fitted)
-        if not torch.isfinite(latent).all():
+            for part in _batches([picture for picture, _ in fitted]):
+                found = self.backend.encode([fitted[index][0] for index in part])
+                latents |= zip(part, found.split(1), strict=True)
+        if not all(bool(torch.isfinite(latent).all()) for latent in latents.values()):
             raise HeatError(
                 "The VAE's latent holds values that are not finite; load the pipeline, or its VAE, "
                 "in float32 or bfloat16."
             )
-        return EncodedPicture(latent, (image.height, image.width), content)
+        return [
+            EncodedPicture(latents[index], (image.height, image.width), fitted[index][1])
+            for index, image in enumerate(images)
+        ]
 
     def read(self, picture: EncodedPicture, prompts: Sequence[str]) -> list[TokenMaps]:
         """The maps of several sentences over one picture."""
@@ -268,3 +282,11 @@ class Reader(Generic[B]):
                 name: cfg_logits(cond, uncond, guidance) for name, (uncond, cond) in halves.items()
             }
         return {name + label: mean_of_views(maps.cpu(), views) for name, maps in found.items()}
+
+
+def _batches(pictures: Sequence[Image.Image]) -> Iterator[list[int]]:
+    """Which of the pictures share a call of the VAE."""
+    order = sorted(range(len(pictures)), key=lambda index: pictures[index].size)
+    for (width, height), group in groupby(order, lambda index: pictures[index].size):
+        part, most = list(group), max(1, PIXELS // (width * height))
+        yield from (part[first : first + most] for first in range(0, len(part), most))

@@ -93,7 +93,7 @@ def _batch(pipe: Any, count: int) -> float:
     pictures = [noisy_picture(capture.native, seed) for seed in range(count)]
 
     def run() -> None:
-        capture.read_batch([capture.encode(each) for each in pictures], [SENTENCES[:1]] * count)
+        capture.read_batch(capture.encode_batch(pictures), [SENTENCES[:1]] * count)
 
     return seconds(run, pipe.unet.device)
 

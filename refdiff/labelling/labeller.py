@@ -25,12 +25,16 @@ from ..settings import Settings
 from ..steps import THING, asks_for_a_thing
 from .pictures import Item
 from .records import Label, Record, encoded
+from .together import Together
+
+_Looked = tuple[Image.Image, EncodedPicture, list[TokenMaps], list[Expression]]
 
 
 class Labeller:
     """Models in memory that label one batch of pictures after the other.
 
-    capture: with a `read_batch` (see DiffusersCapture) the pictures of a batch share passes.
+    capture: with `encode_batch` and `read_batch` (see DiffusersCapture) the pictures of a batch
+    share calls of the VAE and passes of the UNet. Crops of the pictures share calls of CLIP.
     """
 
     def __init__(self, capture: Capture, clip: ClipScorer | None, settings: Settings) -> None:
@@ -55,19 +59,20 @@ class Labeller:
         start = time.perf_counter()
         pictures = [read_picture(item.path) for item in items]
         wanted = [[parse(text) for text in item.texts] for item in items]
-        latents = [self.capture.encode(picture) for picture in pictures]
+        latents = self._encoded(pictures)
         maps = self._read(latents, [_texts(own) for own in wanted])
-        answers = [
-            self._answers(picture, latent, own, expressions)
-            for picture, latent, own, expressions in zip(
-                pictures, latents, maps, wanted, strict=True
-            )
-        ]
+        answers = self._answers(list(zip(pictures, latents, maps, wanted, strict=True)))
         seconds = (time.perf_counter() - start) / len(items)
         return [
             _record(item, picture, found, seconds)
             for item, picture, found in zip(items, pictures, answers, strict=True)
         ]
+
+    def _encoded(self, pictures: Sequence[Image.Image]) -> list[EncodedPicture]:
+        together: Any = getattr(self.capture, "encode_batch", None)
+        if together is not None:
+            return together(pictures)
+        return [self.capture.encode(picture) for picture in pictures]
 
     def _read(
         self, latents: Sequence[EncodedPicture], texts: Sequence[Sequence[str]]
@@ -77,15 +82,17 @@ class Labeller:
             return together(latents, texts)
         return [self.capture.read(*each) for each in zip(latents, texts, strict=True)]
 
-    def _answers(
-        self,
-        picture: Image.Image,
-        latent: EncodedPicture,
-        maps: Sequence[TokenMaps],
-        expressions: Sequence[Expression],
-    ) -> list[Segmentation]:
+    def _answers(self, looked: Sequence[_Looked]) -> list[list[Segmentation]]:
+        """What each picture's sentences mean, with CLIP's calls shared."""
+        if self.clip is None or len(looked) == 1:
+            return [self._found(one, self.clip) for one in looked]
+        together = Together(self.clip)
+        return together.map(lambda one: self._found(one, together.clip), looked)
+
+    def _found(self, looked: _Looked, clip: ClipScorer | None) -> list[Segmentation]:
+        picture, latent, maps, expressions = looked
         known = KnownMaps({each.text: each for each in maps}, latent, self.capture.family)
-        return Look(picture, known, self.clip, self.settings).many(expressions)
+        return Look(picture, known, clip, self.settings).many(expressions)
 
 
 def _texts(expressions: Sequence[Expression]) -> list[str]:

@@ -45,7 +45,7 @@ class Sd3Backend:
     def session(self) -> Iterator[None]:
         yield
 
-    def encode(self, image: Image.Image) -> Tensor:
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
         raise AssertionError("the proof is given its latents")
 
     def words(self, text: str) -> Words:
