@@ -32,7 +32,7 @@ from .masks.resize import upsample
 from .scoring import choice as choosing
 from .scoring import place, scores
 from .scoring.official import keep_to_largest
-from .scoring.parts import held
+from .scoring.parts import held, wholes
 from .scoring.regions import ClipJudgement, Regions
 from .settings import Settings
 
@@ -219,6 +219,8 @@ def score(
         labels = same_object(masks, total)
         total = choosing.levelled(total, fit, labels, place.ruled(expression))
     weight = weighted.weights if inside is None else weighted.weights * held(masks, inside)
+    if expression.root.anything and settings.place_rule == "geometry":
+        weight = weight * wholes(masks)
     total = scores.placed(total, weight, settings.place_weight)
     if settings.views == "official" and settings.largest:
         total = keep_to_largest(total, masks, settings.largest)

@@ -23,6 +23,7 @@ SENTENCES = {
     "both cats": [RED_CAT, BLUE_CAT],
     "left": [RED_CAT],  # texts that name no thing
     "second from the right": [BLUE_CAT],
+    "bottom right": [BLUE_CAT],  # and not its eyes
 }
 
 

@@ -10,7 +10,7 @@ from refdiff.expression import Part, Word
 from refdiff.masks.instances import best_of_each, same_object
 from refdiff.scoring.choice import chosen_things, doubt, levelled, next_choice, set_by_gap
 from refdiff.scoring.exclude import complement, left_out, turned_round, without
-from refdiff.scoring.parts import crop
+from refdiff.scoring.parts import CRUMB, crop, wholes
 
 HERE = Word("x", 0, 1)
 
@@ -131,3 +131,12 @@ def test_a_part_is_cut_out_of_its_thing(sides: tuple[str, ...], wanted: Tensor) 
     assert crop(CAT, Part(sides, 0.5, HERE)).equal(wanted)
     assert crop(torch.stack([CAT, CAT]), Part(sides, 0.5, HERE)).equal(torch.stack([wanted] * 2))
     assert not crop(torch.zeros_like(CAT), Part(sides, 0.5, HERE)).any()
+
+
+def test_a_small_piece_of_a_thing_is_no_thing() -> None:
+    thing, eye, half = box(4, 4, 20, 20), box(6, 6, 8, 9), box(4, 4, 12, 20)
+    other = box(4, 24, 20, 40)
+    found = wholes(torch.stack([thing, eye, half, other, thing | other]))
+    assert found.tolist() == pytest.approx([1, CRUMB, 1, 1, 1])
+    assert wholes(torch.stack([thing, thing])).tolist() == [1, 1]
+    assert wholes(torch.zeros(2, *thing.shape, dtype=torch.bool)).tolist() == [1, 1]

@@ -12,6 +12,8 @@ from ..expression import Part
 REACH = 0.25  # how far a part may stick out of its whole, share of the whole's longer side
 LIES = 0.5  # share of a part that lies on its whole
 OFF = 0.001  # weight of what does not
+PIECE = 8  # times as large is what makes a piece of a mask inside it
+CRUMB = 0.7  # weight of a piece where a thing is meant
 
 
 def crop(mask: Tensor, part: Part) -> Tensor:
@@ -75,6 +77,19 @@ def _grown(mask: Tensor) -> Tensor:
 def gated(heat: Tensor, inside: Tensor) -> Tensor:
     """The heat [H, W] within bool [H, W], stretched to 0..1 there; 0 outside."""
     return min_max(torch.where(inside, heat, heat[inside].amin() if bool(inside.any()) else 0.0))
+
+
+def wholes(masks: Tensor) -> Tensor:
+    """1 for masks [N, H, W] (bool), `CRUMB` for those that are a small piece of another: [N].
+
+    For a text that names no thing ("bottom right"), to which a cat's eye is as good as the cat. Of
+    the masks that hold a mask the smallest counts, so that a thing is no piece of many together.
+    """
+    flat = masks.flatten(1).float()
+    area = flat.sum(1).clamp(min=1)
+    holds = (flat @ flat.T / area[:, None] > 0.9) & (area[None] > area[:, None])
+    holder = torch.where(holds, area[None], torch.inf).amin(1)
+    return torch.where(holder.isfinite() & (holder >= PIECE * area), CRUMB, 1.0)
 
 
 def held(masks: Tensor, inside: Tensor) -> Tensor:
