@@ -170,11 +170,20 @@ def test_a_layer_tells_its_weight(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     linear = torch.nn.Linear(24, 10).to(dtype)
     linear.bias.data += 3
+    value = seeded(2, 7, 24).to(dtype)
     with torch.no_grad():
-        told = projection_of(linear, seeded(2, 7, 24).to(dtype))
+        asked = torch.nn.Sequential(linear)  # any layer but a plain one is asked
+        shown, told = projection_of(linear, value), projection_of(asked, value)
     tolerance = 2 * torch.finfo(dtype).eps
-    assert told.dtype == torch.float32
-    assert (told - linear.weight.float()).abs().max() <= tolerance * linear.weight.abs().max()
+    assert told.dtype == shown.dtype == torch.float32 and shown.equal(linear.weight.float())
+    assert (told - shown).abs().max() <= tolerance * shown.abs().max()
+
+
+def test_a_layer_that_does_more_than_its_weight_says_is_asked() -> None:
+    linear, value = torch.nn.Linear(24, 10), seeded(2, 7, 24)
+    with torch.no_grad():
+        linear.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+        assert torch.allclose(projection_of(linear, value), 2 * linear.weight, atol=1e-5)
 
 
 def test_a_head_that_says_what_the_layer_says_has_more_say() -> None:

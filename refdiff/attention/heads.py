@@ -10,10 +10,12 @@ nothing with SDXL). Both as their code does it: github.com/Darkbblue/goca, `cros
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.utils.parametrize import is_parametrized
 
 from .propagate import Grid, SelfAttention
 
@@ -86,13 +88,25 @@ def projection_of(linear: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     """The weight [C, D] that a linear layer computes with, float32, as its own answers tell it.
 
     Its `weight` may lie on another device, be quantized or lack its LoRA while a library keeps the
-    layer elsewhere; what it answers never does. value: [..., D], of the dtype and device that the
-    layer takes. Unit vectors that long keep the bias, which is taken off, from costing digits.
+    layer elsewhere; what it answers never does, so any layer but a plain one where the values are
+    is asked. value: [..., D], of the dtype and device that the layer takes. Unit vectors that long
+    keep the bias, which is taken off, from costing digits.
     """
+    if _is_plain(linear, value.device):
+        return linear.weight.detach().float()
     width, length = value.shape[-1], 256.0
     units = torch.eye(width + 1, width, dtype=value.dtype, device=value.device) * length
     answers = linear(units[None])[0].float()
     return (answers[:-1] - answers[-1]).mT / length
+
+
+def _is_plain(linear: object, device: torch.device) -> TypeGuard[nn.Linear]:
+    """Whether a layer computes with the `weight` that it shows, and nothing else."""
+    if type(linear) is not nn.Linear or linear.weight.device != device:
+        return False
+    own = "forward" not in vars(linear) and not hasattr(linear, "_hf_hook")
+    changed = linear._forward_hooks or linear._forward_pre_hooks or is_parametrized(linear)
+    return own and not changed and linear.weight.is_floating_point()
 
 
 def layer_weights(layers: Sequence[SelfAttention], query: Tensor, grid: Grid) -> Tensor:
