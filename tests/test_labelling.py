@@ -151,7 +151,9 @@ def test_pictures_share_calls_of_vae_and_clip(folder: Path) -> None:
     assert models.clip is not None
     names = ("photo0.png", "photo1.png", "photo2.png")
     items = items_of(folder, [folder / name for name in names], "the red balloon; a cat; left dog")
-    labeller = Labeller(DiffusersCapture(models.pipe), models.clip, Settings.named("default", "stickers"))
+    labeller = Labeller(
+        DiffusersCapture(models.pipe), models.clip, Settings.named("default", "stickers")
+    )
     calls = {"vae": 0, "clip": 0}
 
     def counted(name: str) -> Callable[..., None]:
@@ -186,7 +188,9 @@ def test_a_clip_that_fails_is_said_of_every_picture(folder: Path) -> None:
         raise RuntimeError("out of memory")
 
     hook = models.clip.model.visual.ln_post.register_forward_pre_hook(fail)
-    labeller = Labeller(DiffusersCapture(models.pipe), models.clip, Settings.named("default", "stickers"))
+    labeller = Labeller(
+        DiffusersCapture(models.pipe), models.clip, Settings.named("default", "stickers")
+    )
     found = labeller(items)
     hook.remove()
     assert ["out of memory" in str(record.error) for record in found] == [True] * 3

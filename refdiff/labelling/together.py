@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..scoring.clip import CHUNK, ClipScorer
 
-T, A = TypeVar("T"), TypeVar("A")
+T = TypeVar("T")
+A = TypeVar("A")
 
 
 class Together:
