@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..models.catalogue import Models
     from ..painting.inpaint import Mode, Painted
     from ..painting.painter import PaintSettings
+    from .common import Ready
 
 LOSSY = (".jpg", ".jpeg", ".gif")
 ENDING = ".painted.png"
@@ -86,6 +87,14 @@ Context = Annotated[
         "--context", min=1, help="How much the painter sees around the thing, in its long sides."
     ),
 ]
+Painter = Annotated[
+    str | None,
+    typer.Option(
+        "--painter",
+        metavar="MODEL",
+        help="Paint with this model; left out, with the one that finds.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")]
 
 
@@ -107,6 +116,7 @@ def inpaint(
     context: Context = 2.0,
     overwrite: Overwrite = False,
     model: Model = None,
+    painter: Painter = None,
     clip: Clip = None,
     embedding: Embeddings = None,
     lora: Loras = None,
@@ -132,7 +142,7 @@ def inpaint(
         prompt = _prompt(find, paint, mode)
         brush = _brush(steps, guidance, strength, negative, seed, tries, grow, feather, context)
         ready = make_ready(model, clip, device, dtype, profile, size, seed, embedding, lora)
-        painted = _painted(path, find, prompt, mode, ready, brush)
+        painted = _painted(path, find, prompt, mode, ready, painter, brush)
         if not painted.empty:
             _save(painted, target)
         _say(painted, target, ready.models, mode, as_json)
@@ -208,15 +218,23 @@ def _brush(
 
 
 def _painted(
-    path: Path, find: str, prompt: str, mode: Mode, ready: Any, brush: PaintSettings
+    path: Path,
+    find: str,
+    prompt: str,
+    mode: Mode,
+    ready: Ready,
+    painter: str | None,
+    brush: PaintSettings,
 ) -> Painted:
+    from ..models.catalogue import load_painter
     from ..painting.canvas import Canvas
     from ..painting.inpaint import painted
     from ..pipeline import Look
 
     canvas = Canvas.of(path)
     found = Look(canvas.picture, ready.capture, ready.models.clip, ready.settings)(find)
-    return painted(ready.models.pipe, canvas, found, prompt, mode, ready.models.clip, brush)
+    pipe = load_painter(ready.models, painter)
+    return painted(pipe, canvas, found, prompt, mode, ready.models.clip, brush)
 
 
 def _save(painted: Painted, target: Path) -> None:

@@ -16,6 +16,7 @@ from torch.nn.functional import adaptive_max_pool2d
 
 from ..masks.refine import filled, grown, softened
 
+ENLARGED = 4  # times, at most: more would show a handful of pixels as a picture
 SHARE = 0.06  # of a thing's size (the root of its area): how far it is grown, and feathered
 
 
@@ -62,14 +63,15 @@ def kept(mask: Tensor, grow: int | None = None, feather: int | None = None) -> T
 def window_around(alpha: Tensor, native: int, context: float = 2.0) -> Window:
     """What the painter is to see of the picture: the painted place with its surroundings.
 
-    A square of `context` times the place's long side, of at least `native` pixels, moved into the
-    picture; where that would be most of the picture, all of it.
+    A square of `context` times the place's long side, moved into the picture; where that would be
+    most of the picture, all of it. A small place is shown enlarged, so that the painter has cells
+    enough for it, at most by `ENLARGED` of its `native` side.
     """
     height, width = alpha.shape
     rows, columns = alpha.any(1).nonzero(), alpha.any(0).nonzero()
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     left, right = int(columns[0]), int(columns[-1]) + 1
-    side = max(native, round(context * max(bottom - top, right - left)))
+    side = max(round(native / ENLARGED), round(context * max(bottom - top, right - left)))
     tall, wide = min(side, height), min(side, width)
     if tall * wide > 0.7 * height * width:
         return Window(0, 0, height, width)

@@ -15,6 +15,9 @@ from torch import Tensor
 from ..io.pictures import as_picture
 from .brush import Window
 
+LEAST_KNOWN = 64  # pixels from which a shift of colours can be told
+PLAIN = 50.0  # spread, in 8-bit values, below which a gain is hardly believed
+
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
@@ -69,6 +72,24 @@ class Canvas:
         """The window as the painter sees it, at (height, width)."""
         part = self.picture.crop(window.box)
         return part.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+
+
+def recoloured(paint: Image.Image, before: Image.Image, alpha: Tensor) -> Image.Image:
+    """The paint in the colours that it was shown: a VAE shifts them a little, or a lot.
+
+    paint, before: RGB of one size. alpha: [H, W]; where it is 0 both should show the same, and each
+    channel's gain and offset are fitted there: the gain by least squares, drawn towards 1 the more
+    the less the colours differ; the offset by the median, which a few wrong pixels don't move.
+    """
+    same = (alpha == 0).numpy()
+    if same.sum() < LEAST_KNOWN:
+        return paint
+    now = np.asarray(paint.convert("RGB"), np.float32)
+    seen, wanted = now[same], np.asarray(before.convert("RGB"), np.float32)[same]
+    together = ((seen - seen.mean(0)) * (wanted - wanted.mean(0))).mean(0)
+    gain = np.clip((together + PLAIN**2) / (seen.var(0) + PLAIN**2), 0.5, 2.0)
+    shifted = now * gain + np.median(wanted - gain * seen, 0)
+    return Image.fromarray(np.rint(np.clip(shifted, 0, 255)).astype(np.uint8))
 
 
 def changed_outside(before: Canvas, after: Image.Image, alpha: Tensor) -> int:

@@ -18,7 +18,7 @@ from ..result import Segmentation
 from ..scoring.clip import ClipScorer, similarity
 from ..settings import Settings
 from .brush import Window, kept, on_cells, opacity, smoothly_filled, window_around
-from .canvas import Canvas, changed_outside
+from .canvas import Canvas, changed_outside, recoloured
 from .painter import PaintSettings, paint
 
 Mode = Literal["replace", "swap", "remove", "keep"]
@@ -62,13 +62,15 @@ def inpaint(
     settings: Settings | None = None,
     painting: PaintSettings | None = None,
     proposals: Any = None,
+    painter: Any = None,
 ) -> Painted:
     """Find what `find` means in a picture and paint there, with one set of weights.
 
     pipe, image, clip, settings, proposals: as in `refdiff.look`. paint: what to paint, a prompt.
     mode: "replace" paints it in the thing's place; "swap" paints the same words with another
     noun, which `paint` is ("dog": the red cat becomes a red dog); "remove" fills the place from
-    its surroundings; "keep" paints everything but the thing.
+    its surroundings; "keep" paints everything but the thing. painter: another pipeline to paint
+    with, such as a checkpoint made for inpainting.
     Raises ValueError for bad input, RefDiffError when the model cannot answer.
     """
     canvas = Canvas.of(image)
@@ -76,7 +78,7 @@ def inpaint(
     look = Look(canvas.picture, DiffusersCapture(pipe), clip, settings, proposals)
     found = look(find)
     brush = painting or PaintSettings()
-    return painted(pipe, canvas, found, prompt, mode, clip, brush)
+    return painted(painter or pipe, canvas, found, prompt, mode, clip, brush)
 
 
 def prompt_of(expression: Expression, words: str | None, mode: Mode) -> str:
@@ -153,7 +155,8 @@ def _tries(
         shown = smoothly_filled(shown, seen)
     made = paint(pipe, shown, seen, prompt, settings)
     back = (window.width, window.height)
-    return [each.resize(back, Image.Resampling.LANCZOS) for each in made]
+    matched = [recoloured(each, shown, seen) for each in made]
+    return [each.resize(back, Image.Resampling.LANCZOS) for each in matched]
 
 
 def _preference(
