@@ -26,6 +26,7 @@ from refdiff.stickers.training import train_clip as clips
 from refdiff.stickers.training import train_painter as painters
 from refdiff.stickers.training import train_unet as unets
 from refdiff.stickers.training import train_vae as vaes
+from refdiff.stickers.training.closeups import draw_closeup
 from refdiff.stickers.training.export import export
 from refdiff.stickers.training.fusion import examples_of, fit
 from refdiff.stickers.training.grounding import Example, grounding
@@ -34,6 +35,7 @@ from refdiff.stickers.training.pool import SHARD, read_pool
 from refdiff.stickers.training.scenes import Thing
 from refdiff.stickers.training.sentences import Scene, absent
 from refdiff.stickers.training.train import app
+from refdiff.stickers.training.train_closeups import timesteps, train_closeups
 
 WORDS = ["the red cat on the left", "strawberry", "all the butterflies"]
 
@@ -298,6 +300,65 @@ def test_training_goes_on_from_the_finished_weights_alone(
     assert result.exit_code == 0, result.output
     taken = AutoencoderKL.from_pretrained(tmp_path / "vae").state_dict()
     assert all(torch.equal(taken[name], value) for name, value in given.items())
+
+
+# ---- the painter -----------------------------------------------------------------------------
+
+
+def test_a_close_up_shows_its_thing_in_the_middle() -> None:
+    sprite = Image.new("RGBA", (96, 80), (250, 10, 20, 255))
+    captions = set()
+    for seed in range(30):
+        picture, caption = draw_closeup({"flat": {"cat": [sprite]}}, np.random.default_rng(seed))
+        captions.add(caption)
+        assert picture.shape == (256, 256, 3) and picture.dtype == np.uint8
+        if caption in ("cat", "a cat", "the cat"):
+            red = (np.abs(picture.astype(int) - (250, 10, 20)).max(2) < 40)[60:196, 60:196]
+            assert red.mean() > 0.35
+    assert {"", "a cat", "empty background"} <= captions
+    assert any("red cat" in caption or "blue cat" in caption for caption in captions)
+
+
+def test_the_painter_is_taught_on_close_ups_and_reads_texts_as_before(
+    pool: Path, made: Path, tmp_path: Path
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    shard = tmp_path / "closeups" / "0000"
+    shard.mkdir(parents=True)
+    np.save(shard / "pictures.npy", np.load(pool / "0000" / "pictures.npy")[:4])
+    (shard / "captions.json").write_text(json.dumps(["a cat", "", "a red dog", "empty background"]))
+    vaes.encode_pool(shard.parent, made)
+    train_closeups(pool, shard.parent, tmp_path, 2, WEIGHTS)
+    checkpoint = tmp_path / "closeups-training" / "checkpoint.pt"
+    trained = torch.load(checkpoint, weights_only=True)["module"]
+    before = unets.make_model(WEIGHTS).state_dict()
+    same = {name for name, value in before.items() if torch.equal(trained[name], value)}
+    assert {name for name in before if name.startswith("text_encoder.")} <= same
+    assert sum(name.startswith("unet.") for name in same) < 5
+    painter = UNet2DConditionModel.from_pretrained(tmp_path / "unet")
+    assert (tmp_path / "text_encoder" / "config.json").exists()
+    assert painter.config.block_out_channels == [32, 96, 192]
+
+
+def test_scenes_of_which_no_noun_can_be_asked_cost_nothing() -> None:
+    """A handful of scenes can all be without a sentence, or too noisy."""
+    things = (Thing("cat", None, (0.5, 0.5), 80.0),)
+    labels = np.ones((256, 256), np.uint8)
+    said = absent(Scene(things, (1.0,)), 0, np.random.default_rng(0))
+    offsets = torch.zeros(2, 77, 2, dtype=torch.long)
+    maps = {"mid_block.attentions.0": torch.full((2, 64, 77), 1 / 77)}
+    latent = np.zeros((4, 32, 32), np.float16)
+    silent, loud = (Example(latent, labels, one, things) for one in (None, said))
+    losses = grounding(maps, [silent, loud], offsets, torch.tensor([50, 900]))
+    assert losses == {"all": 0, "mid_block": 0}
+
+
+def test_noise_of_close_ups_is_mostly_high() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([timesteps(14, generator) for _ in range(300)]).flatten()
+    assert 0 <= int(drawn.min()) and int(drawn.max()) > 990
+    assert float((drawn < 200).float().mean()) == pytest.approx(0.15, abs=0.02)
 
 
 # ---- the second edition ----------------------------------------------------------------------

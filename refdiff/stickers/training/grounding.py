@@ -44,6 +44,9 @@ def grounding(
     timestep: Tensor,
 ) -> Losses:
     """How badly the nouns' tokens look at their objects. maps: [B, places, T] of each layer."""
+    blocks = {name.split(".attentions")[0] for name in maps}
+    if not any(one.sentence and one.sentence.mentions for one in _seen(examples, timestep)):
+        return dict.fromkeys(("all", *blocks), torch.zeros(()))
     rows, columns, targets = _mentions(examples, offsets, timestep)
     parts: dict[str, list[Tensor]] = {}
     total, weight = torch.zeros(()), 0.0
@@ -60,6 +63,12 @@ def grounding(
         "all": total / weight,
         **{block: torch.stack(loss).mean() for block, loss in parts.items()},
     }
+
+
+def _seen(examples: Sequence[Example], timestep: Tensor) -> list[Example]:
+    """Those that show enough of the picture to be asked where a word is."""
+    low = (timestep < GROUNDED_BELOW).tolist()
+    return [one for one, asked in zip(examples, low, strict=True) if asked]
 
 
 def labelling(

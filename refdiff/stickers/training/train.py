@@ -15,11 +15,13 @@ from typing import Annotated
 import typer
 
 from .. import DATA, SPLITS, WEIGHTS
+from .closeups import draw_closeups
 from .draw_sample import save_sample
 from .export import export as export_weights
 from .pool import draw_pool
 from .splits import draw_split
 from .train_clip import train_clip
+from .train_closeups import train_closeups
 from .train_painter import train_painter
 from .train_unet import train_unet
 from .train_vae import encode_pool, train_decoder, train_vae
@@ -70,6 +72,21 @@ def unet(work: Work = Path("work"), steps: Steps = 3600, start: Start = None) ->
 def painter(work: Work = Path("work"), steps: Steps = 2500, start: Start = WEIGHTS) -> None:
     """Train the second edition of the UNet: attention everywhere, taught on one layer alone."""
     train_painter(work / "pool", work, steps, start or WEIGHTS)
+
+
+@app.command()
+def closeups(
+    work: Work = Path("work"), packages: Packages = Path("node_modules"), shards: int = 12
+) -> None:
+    """Draw close-ups to learn painting from, 500 a shard, and encode them with the VAE."""
+    draw_closeups(work / "closeups", packages, shards)
+    encode_pool(work / "closeups", work)
+
+
+@app.command()
+def brush(work: Work = Path("work"), steps: Steps = 7800, start: Start = WEIGHTS) -> None:
+    """Train a UNet that paints, from the one that finds, on close-ups (see docs/results.md)."""
+    train_closeups(work / "pool", work / "closeups", work, steps, start or WEIGHTS)
 
 
 @app.command()

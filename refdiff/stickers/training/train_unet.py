@@ -125,7 +125,7 @@ def train_unet(pool: Path, work: Path, steps: int, start: Path | None = None) ->
             not shards or int(torch.randint(150, (1,), generator=generator)) == 0
         ):
             shards[:] = read_pool(pool, pictures=False, latents=True)
-        examples = _examples(shards, generator)
+        examples = examples_of(shards, generator, BATCH)
         encoded = tokenize(tokenizer, examples)
         clean = torch.from_numpy(np.stack([example.latent for example in examples])).float()
         timestep = _timesteps(len(examples), generator)
@@ -180,10 +180,11 @@ def _timesteps(count: int, generator: torch.Generator) -> Tensor:
     return torch.where(torch.rand(count, generator=generator) < 0.55, low, any_)
 
 
-def _examples(shards: list[Shard], generator: torch.Generator) -> list[Example]:
+def examples_of(shards: list[Shard], generator: torch.Generator, count: int) -> list[Example]:
+    """Scenes at random, each with a sentence, or none."""
     rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     examples: list[Example] = []
-    while len(examples) < BATCH:
+    while len(examples) < count:
         shard = shards[rng.integers(len(shards))]
         index = int(rng.integers(len(shard.things)))
         if shard.things[index]:

@@ -114,16 +114,15 @@ def encode_pool(pool: Path, work: Path) -> None:
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(work / "vae").eval().to(memory_format=torch.channels_last)
-    for path in sorted(pool.glob("*/things.json")):
-        if (path.parent / "latents.npy").exists():
+    for path in sorted(pool.glob("*/pictures.npy")):
+        finished = path.with_name("things.json"), path.with_name("captions.json")
+        if path.with_name("latents.npy").exists() or not any(one.exists() for one in finished):
             continue
-        (shard,) = read_pool(path.parents[1], only=path.parent.name)
-        latents = [
-            _encode(vae, shard.pictures[i : i + 10]) for i in range(0, len(shard.pictures), 10)
-        ]
-        partial = shard.folder / "partial.npy"
+        pictures = np.load(path)
+        latents = [_encode(vae, pictures[i : i + 10]) for i in range(0, len(pictures), 10)]
+        partial = path.with_name("partial.npy")
         np.save(partial, torch.cat(latents).half().numpy())
-        partial.rename(shard.folder / "latents.npy")
+        partial.rename(path.with_name("latents.npy"))
 
 
 @torch.inference_mode()
