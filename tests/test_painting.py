@@ -394,12 +394,12 @@ def test_the_command_paints_and_says_what(run: Any, photo: Path, tmp_path: Path)
 
 
 def test_the_command_paints_with_another_model(run: Any, tiny_model: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.png"
-    run("the red disc", "a blue square", "-o", out, "--painter", tiny_model)
-    said = run(
-        "the red disc", "a dog", "-o", tmp_path / "b.png", "--painter", "none.safetensors", code=2
-    )
-    assert out.exists() and "none.safetensors" in said.output
+    for painter in (tiny_model, "stickers"):
+        out = tmp_path / f"{Path(painter).name}.png"
+        run("the red disc", "a blue square", "-o", out, "--painter", painter)
+        assert out.exists()
+    asked = ("the red disc", "a dog", "-o", tmp_path / "b.png", "--painter", "none.safetensors")
+    assert "none.safetensors" in run(*asked, code=2).output
 
 
 def test_nothing_is_overwritten_unasked(run: Any, photo: Path) -> None:

@@ -178,7 +178,7 @@ def check_pipeline(pipe: Any) -> None:
 
 
 def vae_mean(vae: Any, pixels: Tensor) -> Tensor:
-    """The scaled latents [P, C, h, w] of pixels in [-1, 1]; in float32 where the VAE asks it."""
+    """The scaled latents [P, C, h, w] of pixels in [-1, 1]; in float32 if the VAE wants it."""
     dtype, config = vae.dtype, vae.config
     upcast = dtype == torch.float16 and getattr(config, "force_upcast", False)
     if upcast:

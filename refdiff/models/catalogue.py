@@ -106,12 +106,13 @@ def load_models(
 def load_painter(models: Models, source: str | Path | None = None) -> Any:
     """The pipeline to paint with, on the device and in the dtype of that which finds.
 
-    source: what `load_pipeline` reads; None takes the pipeline that finds. Raises ModelError for
-    what cannot be read.
+    source: what `load_pipeline` reads, or "stickers"; None takes the pipeline that finds. Raises
+    ModelError for what cannot be read.
     """
     if source is None:
         return models.pipe
-    return load_pipeline(source, models.pipe.device, models.pipe.unet.dtype)
+    where = stickers.WEIGHTS if _is_built_in(str(source)) else source
+    return load_pipeline(where, models.pipe.device, models.pipe.unet.dtype)
 
 
 def _is_built_in(source: str) -> bool:
