@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import refdiff
 from refdiff import DiffusersCapture
 from refdiff.benchmark.random_models import random_pipeline
 from refdiff.errors import ModelError
+from refdiff.evaluation import read_scenes
 from refdiff.models.personal import learn_words
+from refdiff.models.pipelines import load_pipeline
+from refdiff.stickers import WEIGHTS
 
 
 @pytest.fixture
@@ -112,3 +117,33 @@ def test_a_word_that_is_known_keeps_its_meaning(pipe: Any, vectors: Tensor, tmp_
     word = next(w for w in pipe.tokenizer.get_vocab() if w.isalpha() and len(w) > 3)
     with pytest.raises(ModelError, match="already"):
         learn_words(pipe, [saved(tmp_path, "word.safetensors", {word: vectors})])
+
+
+# ---- a forty-first sticker -----------------------------------------------------------------------
+
+OCTO = Path(__file__).parent / "data" / "octo"
+"""What `python -m refdiff.stickers.training.word` writes: an embedding, a LoRA and scenes."""
+
+
+def right_things(embedding: Path, loras: tuple[str, ...]) -> float:
+    """In how many scenes the new word's heat chooses the right one of the things' own masks."""
+    pipe = learn_words(load_pipeline(str(WEIGHTS)), [embedding], loras)
+    settings = replace(refdiff.Settings.named("default", "stickers"), empty_below=0.0)
+    right = []
+    for scene in read_scenes(OCTO):
+        masks, (asked,) = torch.as_tensor(scene.masks()), scene.sentences
+        found = refdiff.look(pipe, scene.picture(), settings=settings, proposals=masks)(asked.text)
+        chosen = [index for index, mask in enumerate(masks) if torch.equal(mask, found.mask)]
+        right.append(tuple(chosen) == asked.objects)
+    return sum(right) / len(right)
+
+
+def test_a_forty_first_sticker_is_found_once_it_was_learned(tmp_path: Path) -> None:
+    """Among other things, in scenes of a style that the model never saw."""
+    scenes = read_scenes(OCTO)
+    chance = sum(1 / len(scene.objects) for scene in scenes) / len(scenes)
+    wide = load_file(OCTO / "octo.safetensors")["<octo>"]
+    unlearned = 0.02 * torch.randn(wide.shape, generator=torch.Generator().manual_seed(1))
+    before = right_things(saved(tmp_path, "unlearned.safetensors", {"<octo>": unlearned}), ())
+    after = right_things(OCTO / "octo.safetensors", (str(OCTO / "octo.lora.safetensors"),))
+    assert before < chance + 0.2 and after >= 0.8

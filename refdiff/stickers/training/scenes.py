@@ -12,6 +12,7 @@ from ..nouns import NOUNS
 from . import looks
 from .sprites import Sprites
 
+Cast = list[tuple[str, str | None]]
 SIZE = 256
 """Side of a scene in pixels, the sticker models' native size."""
 
@@ -36,19 +37,25 @@ class Drawing:
 
 
 def draw_scene(
-    sprites: Sprites, rng: np.random.Generator, augment: bool, alike: bool = False
+    sprites: Sprites,
+    rng: np.random.Generator,
+    augment: bool,
+    alike: bool = False,
+    cast: Cast | None = None,
 ) -> Drawing:
     """A random scene. augment: also change styles, shapes and the whole picture (training).
 
     alike: things of different nouns in one style, colour, size and outline: only what they are
-    tells them apart.
+    tells them apart. cast: the nouns and colours to draw, instead of drawn lots.
     """
     canvas = looks.background(rng, SIZE)
     labels = np.zeros((SIZE, SIZE), np.uint8)
     things: list[Thing] = []
     plain_style = str(rng.choice(sorted(sprites)))
     seed = int(rng.integers(2**31)) if alike else 0
-    for noun, colour in _alike_cast(sprites, rng) if alike else _cast(sprites, rng):
+    if cast is None:
+        cast = _alike_cast(sprites, rng) if alike else _cast(sprites, rng)
+    for noun, colour in cast:
         styles = sorted(style for style in sprites if noun in sprites[style])
         one_style = plain_style in styles and (alike or not augment)
         style = plain_style if one_style else str(rng.choice(styles))
@@ -67,7 +74,7 @@ def draw_scene(
     return Drawing(picture, labels, tuple(things))
 
 
-def _cast(sprites: Sprites, rng: np.random.Generator) -> list[tuple[str, str | None]]:
+def _cast(sprites: Sprites, rng: np.random.Generator) -> Cast:
     """Nouns and colours, biggest group first; repeated nouns are common on purpose."""
     nouns = [noun for noun in NOUNS if any(noun in style for style in sprites.values())]
     count = int(rng.choice([1, 2, 3, 4, 5], p=[0.08, 0.17, 0.3, 0.3, 0.15]))
@@ -84,7 +91,7 @@ def _cast(sprites: Sprites, rng: np.random.Generator) -> list[tuple[str, str | N
     ]
 
 
-def _alike_cast(sprites: Sprites, rng: np.random.Generator) -> list[tuple[str, str | None]]:
+def _alike_cast(sprites: Sprites, rng: np.random.Generator) -> Cast:
     nouns = [noun for noun in NOUNS if any(noun in style for style in sprites.values())]
     colour = str(rng.choice(list(looks.COLOURS)))
     return [(str(noun), colour) for noun in rng.choice(nouns, rng.integers(2, 5), replace=False)]

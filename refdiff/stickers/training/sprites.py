@@ -64,6 +64,20 @@ def load_sprites(packages: Path, styles: tuple[str, ...], size: int = 192) -> Sp
     return {style: _load_style(packages / PACKAGES[style], style, size) for style in styles}
 
 
+def load_noun(packages: Path, styles: tuple[str, ...], noun: str, code: str) -> Sprites:
+    """Sprites of a further noun, from the sets that have it under this name or code point."""
+    found = {}
+    for style in styles:
+        folder = packages / PACKAGES[style]
+        if style == "fluent-3d":
+            found[style] = {noun: [_bitmap(folder, code, 192)]}
+            continue
+        icons = json.loads((folder / "icons.json").read_text())
+        if noun in icons["icons"]:
+            found[style] = {noun: [_rasterise(icons, noun, 192)]}
+    return found
+
+
 def _load_style(folder: Path, style: str, size: int) -> dict[str, list[Image.Image]]:
     if not folder.is_dir():
         raise FileNotFoundError(
