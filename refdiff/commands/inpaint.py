@@ -128,7 +128,7 @@ def inpaint(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Find a thing by a sentence and paint another in its place, with one model.
+    """Find a thing by a sentence and paint another in its place, with one model unless told.
 
     Every pixel outside the feathered mask stays as it is, byte for byte (in a PNG). A small thing
     in a large picture is cut out with its surroundings, painted at the model's own size and put

@@ -64,7 +64,7 @@ def inpaint(
     proposals: Any = None,
     painter: Any = None,
 ) -> Painted:
-    """Find what `find` means in a picture and paint there, with one set of weights.
+    """Find what `find` means in a picture and paint there, with one set of weights unless told.
 
     pipe, image, clip, settings, proposals: as in `refdiff.look`. paint: what to paint, a prompt.
     mode: "replace" paints it in the thing's place; "swap" paints the same words with another
