@@ -18,7 +18,7 @@ from comfy.samplers import KSAMPLER
 from torch import Tensor
 
 from ..refdiff.attention.backend import AllSeen, Embeds, Shown
-from ..refdiff.attention.heads import projection_of
+from ..refdiff.attention.heads import products_of, projection_of
 from ..refdiff.attention.maps import AttentionRecorder, Grid
 from ..refdiff.attention.noise import add_noise, cfg_output, ddim_step
 from ..refdiff.errors import ModelError
@@ -136,12 +136,13 @@ def observe(
             places, words = hidden[rows], context[rows]
             _check_asked((len(places), words.shape[1]), asked)
             query, key = attention.to_q(places), attention.to_k(words)
-            output = None
+            products = None
             if last.heads == "output":
                 said = attention.to_v(value[rows])
-                output = said, projection_of(attention.to_out[0], said)
+                weight = projection_of(attention.to_out[0], said)
+                products = products_of(query, key, said, weight, attention.heads)
             grid = grid_seen(hidden, options)
-            running[0].add(layer, query, key, attention.heads, grid, output)
+            running[0].add(layer, query, key, attention.heads, grid, products)
             if last.done:
                 raise AllSeen(layer)
         return hidden, context, value

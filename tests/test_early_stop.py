@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from refdiff.attention.capture import CaptureSettings
-from refdiff.attention.diffusers import DiffusersCapture, wanted_layers
+from refdiff.attention.capture import CaptureSettings, asked_places
+from refdiff.attention.diffusers import DiffusersCapture, strides_of, wanted_layers
 from refdiff.attention.hooks import layer_table, recording
 from refdiff.attention.maps import AttentionRecorder
+from refdiff.attention.propagate import SelfAttention, propagate
 from refdiff.benchmark.random_models import random_pipeline
+from refdiff.families import PROFILES
 from refdiff.models.pipelines import CONFIGS
 
 LATENT = (8, 8)
@@ -107,7 +110,8 @@ def test_heads_have_their_say_while_weights_are_offloaded(picture: Image.Image) 
     pipe = random_pipeline(tiny=True)
     cpu_offload(pipe.unet, torch.device("cpu"))
     found = DiffusersCapture(pipe, heads="output")(picture, "a red cat")
-    assert all(torch.equal(a, b) for a, b in zip(found.maps, expected.maps, strict=True))
+    pairs = zip(found.maps, expected.maps, strict=True)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
     assert {weight.device.type for weight in pipe.unet.parameters()} == {"meta"}
 
 
@@ -146,16 +150,28 @@ def attention_flops(query: Any, key: Any, value: Any, *_args: Any, **_named: Any
     return sdpa_flop_count(query, key, value)
 
 
-def flops(unet: Any, side: int, wanted: Collection[str] = ()) -> int:
-    """Of a pass over a latent of side x side, or of its part that shows the wanted layers."""
+def flops(
+    unet: Any, side: int, wanted: Collection[str] = (), settings: CaptureSettings | None = None
+) -> int:
+    """Of a pass over a latent of side x side, or of its part that shows the wanted layers.
+
+    settings: those of heads and of the self-attention along which a heat is then spread.
+    """
+    asked = settings or CaptureSettings()
+    places = asked_places(strides_of(unet), asked, None)
     sample, at = torch.empty(1, 4, side, side), torch.zeros(1)
     text = torch.empty(1, 77, unet.config.cross_attention_dim)
     added = {"text_embeds": torch.empty(1, 1280), "time_ids": torch.empty(1, 6)}
     on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    recorder = AttentionRecorder(wanted)
+    recorder = AttentionRecorder(wanted, heads=asked.heads, places=places)
     counter = FlopCounterMode(display=False, custom_mapping={on_cpu: attention_flops})
-    with torch.no_grad(), counter, recording(unet, recorder, (side, side), stop=bool(wanted)):
-        unet(sample, at, text, added_cond_kwargs=added, return_dict=False)
+    with torch.no_grad(), counter:
+        with recording(unet, recorder, (side, side), stop=bool(wanted)):
+            unet(sample, at, text, added_cond_kwargs=added, return_dict=False)
+        if places:
+            seen = (recorder.places[name] for name in places)
+            links = [SelfAttention(query[0], key[0], *of) for query, key, *of in seen]
+            propagate(torch.empty(1, *links[0].grid), links)
     assert recorder.done
     return counter.get_total_flops()
 
@@ -179,6 +195,19 @@ def test_floating_point_operations_at_true_size(
         fast = flops(unet, side, wanted_layers(unet, settings))
     assert fast < default < plain
     assert default <= most * plain and fast <= most_fast * plain
+
+
+@pytest.mark.full
+def test_operations_of_the_profile_of_sdxl() -> None:
+    """All of it: layers, heads' say, and heat spread along seven layers' self-attention."""
+    config = UNet2DConditionModel.load_config(str(CONFIGS / "sdxl"), subfolder="unet")
+    settings = CaptureSettings(**PROFILES["sdxl"]["capture"])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        unet = UNet2DConditionModel.from_config(config).eval()
+        plain = flops(unet, 128)
+        own = flops(unet, 128, wanted_layers(unet, settings), settings)
+        mean = replace(settings, heads="mean")
+        assert flops(unet, 128, wanted_layers(unet, mean), mean) < own <= 0.97 * plain
 
 
 def test_models_moved_by_the_pipeline_are_sent_back(tiny_pipe: Any, picture: Image.Image) -> None:

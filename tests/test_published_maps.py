@@ -8,12 +8,15 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from refdiff.attention import heads as published
 from refdiff.attention import propagate as spread
 from refdiff.attention.compete import shares
 from refdiff.attention.heads import (
+    answer_by_heads,
     head_outputs,
     head_weights,
     layer_weights,
+    products_of,
     projection_of,
     said_by_heads,
     weighted_maps,
@@ -153,15 +156,31 @@ def test_the_heads_outputs_sum_to_the_layers_own() -> None:
     assert torch.allclose(outputs.sum(1), answer, atol=1e-5)
     weights = head_weights(outputs)
     assert torch.allclose(weights.sum(1), torch.ones(2, PLACES), atol=1e-5)
-    said = said_by_heads(
-        *(attention.to_q(hidden), attention.to_k(text), attention.to_v(text)),
-        attention.to_out[0].weight,
-        4,
-        [1, 3],
-    )
+    asked, output = (attention.to_q(hidden), attention.to_k(text)), attention.to_out[0]
+    products = products_of(*asked, attention.to_v(text), output.weight, 4)
+    said = said_by_heads(*asked, products, 4, [1, 3])
     assert torch.allclose(said, weighted_maps(shown, weights)[:, [1, 3]], atol=1e-5)
     even = torch.full_like(weights, 1 / 4)
     assert torch.allclose(weighted_maps(shown, even), shown.mean(1).mT, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 22])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_layers_answer_is_made_of_its_heads(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, chunk: int
+) -> None:
+    monkeypatch.setattr(published, "_CHUNK", chunk)
+    torch.manual_seed(0)
+    linear, joined = torch.nn.Linear(24, 10).to(dtype), seeded(2, PLACES, 24).to(dtype)
+    with torch.no_grad():
+        answer, products = answer_by_heads(joined, linear.weight, linear.bias, 4)
+        tolerance = 8 * torch.finfo(dtype).eps
+        assert answer.dtype == dtype
+        assert torch.allclose(answer.float(), linear(joined).float(), atol=tolerance)
+        slices = linear.weight.float().unflatten(1, (4, -1)).transpose(0, 1)
+        outputs = joined.float().unflatten(2, (4, -1)).transpose(1, 2) @ slices.mT
+    wanted = (outputs * outputs.sum(1, keepdim=True)).sum(-1)
+    assert torch.allclose(products, wanted, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

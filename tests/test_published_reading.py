@@ -14,7 +14,8 @@ from torch.nn.functional import interpolate
 from refdiff import DiffusersCapture
 from refdiff.attention.capture import CaptureSettings
 from refdiff.attention.heads import head_outputs, head_weights, weighted_maps
-from refdiff.attention.maps import TokenMaps, word_map
+from refdiff.attention.hooks import layer_table, recording
+from refdiff.attention.maps import AttentionRecorder, TokenMaps, word_map
 from refdiff.families import BACKGROUND, PROFILES
 from refdiff.pipeline import Look
 from refdiff.settings import Settings
@@ -107,6 +108,30 @@ def test_heads_weigh_by_what_they_say(tiny_pipe: Any, picture: Image.Image) -> N
     wanted = weighted_maps(shown, head_weights(outputs))[0, [1, 2]]
     assert torch.allclose(found.maps[0].flatten(1), wanted, atol=1e-5)
     assert not same(found, DiffusersCapture(tiny_pipe)(picture, "a cat"))
+
+
+def test_a_pass_made_of_heads_answers_as_a_plain_one(tiny_pipe: Any) -> None:
+    unet = tiny_pipe.unet
+    sample, text = torch.randn(2, 4, 16, 16), torch.randn(2, 77, unet.config.cross_attention_dim)
+    names = [name for name, _ in layer_table(unet)]
+    with torch.no_grad():
+        plain = unet(sample, 100, text).sample
+        recorder = AttentionRecorder(names, heads="output")
+        with recording(unet, recorder, (16, 16)):
+            found = unet(sample, 100, text).sample
+        again = AttentionRecorder(names, heads="output")
+        with recording(unet, again, (16, 16), adapters=True):
+            same_again = unet(sample, 100, text).sample
+        assert torch.equal(unet(sample, 100, text).sample, plain)
+        watched, seen = unet.get_submodule(names[0]).to_out[0], []
+        handle = watched.register_forward_hook(lambda _m, given, made: seen.append((given, made)))
+        with handle, recording(unet, AttentionRecorder(names, heads="output"), (16, 16)):
+            unet(sample, 100, text)
+    assert torch.allclose(found, plain, atol=1e-5) and torch.equal(same_again, plain)
+    assert seen[0][1].numel() > 0  # what others watch for is there
+    assert list(recorder.maps) == list(again.maps) == names
+    for name in names:
+        assert torch.allclose(recorder.maps[name], again.maps[name], atol=1e-5)
 
 
 def test_layers_weigh_by_what_they_link(

@@ -9,7 +9,7 @@ nothing with SDXL). Both as their code does it: github.com/Darkbblue/goca, `cros
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeGuard
 
 import torch
@@ -18,6 +18,8 @@ from torch.nn.functional import interpolate
 from torch.nn.utils.parametrize import is_parametrized
 
 from .propagate import Grid, SelfAttention
+
+_CHUNK = 1 << 22  # most numbers of heads' outputs held at once
 
 
 def head_outputs(probabilities: Tensor, value: Tensor, projection: Tensor) -> Tensor:
@@ -57,31 +59,66 @@ def weighted_maps(probabilities: Tensor, weights: Tensor) -> Tensor:
 def said_by_heads(
     query: Tensor,
     key: Tensor,
-    value: Tensor,
-    projection: Tensor,
+    products: Tensor,
     heads: int,
     columns: Sequence[int] | None = None,
 ) -> Tensor:
     """The maps [R, T, n] of a layer whose heads weigh by their say, float32.
 
-    query: [R, n, heads * d]; key, value: [R, T, heads * d]; projection: as in `head_outputs`.
-    columns: only these of the tokens, after the softmax.
+    query: [R, n, heads * d]; key: [R, T, heads * d]; products: each head's with their sum,
+    [R, heads, n]. columns: only these of the tokens, after the softmax.
     """
-    query, key, value = (one.float().unflatten(2, (heads, -1)) for one in (query, key, value))
-    weight = projection.float()
     kept = slice(None) if columns is None else list(columns)
     with torch.autocast(query.device.type, enabled=False):
-        seen, shown = [], []
-        for head in range(heads):
-            logits = query[:, :, head] * query.shape[-1] ** -0.5 @ key[:, :, head].mT
-            probabilities = logits.softmax(-1)
-            seen.append(probabilities @ value[:, :, head])
-            shown.append(probabilities[..., kept])
-        # head h adds seen[h] @ W_h.T; its product with the sum is seen[h] * (sum @ W)[h]
-        joined = torch.cat(seen, -1)
+        shown = [each[..., kept] for each in _probabilities(query, key, heads)]
+        return weighted_maps(torch.stack(shown, 1), _together_one(products)).contiguous()
+
+
+def _probabilities(query: Tensor, key: Tensor, heads: int) -> Iterator[Tensor]:
+    """Of each head in turn, [R, n, T] float32."""
+    query, key = (one.float().unflatten(2, (heads, -1)) for one in (query, key))
+    for head in range(heads):
+        logits = query[:, :, head] * query.shape[-1] ** -0.5 @ key[:, :, head].mT
+        yield logits.softmax(-1)
+
+
+def answer_by_heads(
+    joined: Tensor, weight: Tensor, bias: Tensor | None, heads: int
+) -> tuple[Tensor, Tensor]:
+    """A layer's answer as the sum of its heads' outputs: [..., n, C], and `products`.
+
+    joined: what the heads saw, side by side, [R, n, heads * d]. weight, bias: of the layer's
+    output, [C, heads * d] and [C]. products: the dot product of each head's output with their sum,
+    [R, heads, n] float32. All outputs together take as many operations as the layer's own product,
+    in whose place this stands; a few places are taken at a time.
+    """
+    slices = weight.unflatten(1, (heads, -1)).transpose(0, 1).mT  # [heads, d, C]
+    answers, products = [], []
+    for part in joined.flatten(0, 1).split(max(1, _CHUNK // (heads * len(weight)))):
+        outputs = part.unflatten(1, (heads, -1)).transpose(0, 1) @ slices
+        total = outputs.sum(0, dtype=torch.float32)
+        products.append(torch.linalg.vecdot(outputs.float(), total))
+        answers.append(total.to(outputs.dtype))
+    answer = torch.cat(answers).unflatten(0, joined.shape[:2])
+    by_head = torch.cat(products, 1).unflatten(1, joined.shape[:2]).transpose(0, 1)
+    return answer if bias is None else answer + bias.to(answer.dtype), by_head
+
+
+def products_of(
+    query: Tensor, key: Tensor, value: Tensor, projection: Tensor, heads: int
+) -> Tensor:
+    """The same products from what a layer's answer is made of, where its own can't be had.
+
+    value: [R, T, heads * d]; projection: as in `head_outputs`. It costs one more product of all
+    places with a matrix as wide as the layer.
+    """
+    values, weight = value.float().unflatten(2, (heads, -1)), projection.float()
+    with torch.autocast(query.device.type, enabled=False):
+        every = enumerate(_probabilities(query, key, heads))
+        joined = torch.cat([each @ values[:, :, head] for head, each in every], -1)
+        # head h adds joined[h] @ W_h.T; its product with the sum is joined[h] * (sum @ W)[h]
         answer = torch.linalg.multi_dot([joined.flatten(0, 1), weight.mT, weight])
-        dots = (joined * answer.view_as(joined)).unflatten(2, (heads, -1)).sum(-1).mT
-        return weighted_maps(torch.stack(shown, 1), _together_one(dots)).contiguous()
+        return (joined * answer.view_as(joined)).unflatten(2, (heads, -1)).sum(-1).mT
 
 
 def projection_of(linear: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
@@ -92,7 +129,7 @@ def projection_of(linear: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     is asked. value: [..., D], of the dtype and device that the layer takes. Unit vectors that long
     keep the bias, which is taken off, from costing digits.
     """
-    if _is_plain(linear, value.device):
+    if is_plain(linear) and linear.weight.device == value.device and not _hooked(linear):
         return linear.weight.detach().float()
     width, length = value.shape[-1], 256.0
     units = torch.eye(width + 1, width, dtype=value.dtype, device=value.device) * length
@@ -100,13 +137,16 @@ def projection_of(linear: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     return (answers[:-1] - answers[-1]).mT / length
 
 
-def _is_plain(linear: object, device: torch.device) -> TypeGuard[nn.Linear]:
-    """Whether a layer computes with the `weight` that it shows, and nothing else."""
-    if type(linear) is not nn.Linear or linear.weight.device != device:
+def is_plain(linear: object) -> TypeGuard[nn.Linear]:
+    """Whether a layer's own code computes with the `weight` that it shows, and nothing else."""
+    if type(linear) is not nn.Linear:
         return False
     own = "forward" not in vars(linear) and not hasattr(linear, "_hf_hook")
-    changed = linear._forward_hooks or linear._forward_pre_hooks or is_parametrized(linear)
-    return own and not changed and linear.weight.is_floating_point()
+    return own and not is_parametrized(linear) and linear.weight.is_floating_point()
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def layer_weights(layers: Sequence[SelfAttention], query: Tensor, grid: Grid) -> Tensor:

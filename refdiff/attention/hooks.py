@@ -1,7 +1,8 @@
 """The cross-attentions of a diffusers UNet, found and watched.
 
 Nothing of the UNet is replaced: while it runs, hooks on the wanted layers' query and key
-projections see what these give to the attention, whichever processor computes it.
+projections see what these give to the attention, whichever processor computes it. Where the heads'
+outputs are wanted one by one, hooks on the output's projection make the answer of them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from .backend import AllSeen
 from .capture import grid_of
-from .heads import projection_of
+from .heads import answer_by_heads, is_plain, products_of, projection_of
 from .maps import AttentionRecorder, Grid
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -85,7 +86,8 @@ def recording(
                 before = unet.get_submodule(name.removesuffix("attn2") + "attn1")
                 handles += _observe_places(name, before, recorder, grid, stop)
             if recorder.wants(name, grid):
-                handles += _observe_words(name, unet.get_submodule(name), recorder, grid, stop)
+                layer = unet.get_submodule(name)
+                handles += _observe_words(name, layer, recorder, grid, stop, adapters)
         # compiled code would not see the hooks
         aside = nullcontext() if adapters else without_adapters(unet)
         with torch.compiler.set_stance("force_eager"), aside:
@@ -98,17 +100,29 @@ def recording(
 
 
 def _observe_words(
-    name: str, attention: Any, recorder: AttentionRecorder, grid: Grid, stop: bool
+    name: str,
+    attention: Any,
+    recorder: AttentionRecorder,
+    grid: Grid,
+    stop: bool,
+    adapters: bool,
 ) -> list[Any]:
     """Hooks that bring one layer's queries and keys to the recorder."""
 
-    def add(query: Tensor, key: Tensor, value: Tensor | None = None) -> None:
-        output = None if value is None else (value, projection_of(attention.to_out[0], value))
-        recorder.add(name, query, key, attention.heads, grid, output)
+    def add(query: Tensor, key: Tensor, products: Tensor | None = None) -> None:
+        recorder.add(name, query, key, attention.heads, grid, products)
         if stop and recorder.done:
             raise AllSeen(name)
 
-    return _observe(name, attention, grid, add, values=recorder.heads == "output")
+    def add_valued(query: Tensor, key: Tensor, value: Tensor) -> None:
+        weight = projection_of(attention.to_out[0], value)
+        add(query, key, products_of(query, key, value, weight, attention.heads))
+
+    if recorder.heads != "output":
+        return _observe(name, attention, grid, add)
+    if adapters or not is_plain(attention.to_out[0]):  # then more than the text may be answered
+        return _observe(name, attention, grid, add_valued, until="value")
+    return _observe(name, attention, grid, add, until="answer")
 
 
 def _observe_places(
@@ -125,14 +139,20 @@ def _observe_places(
 
 
 def _observe(
-    name: str, attention: Any, grid: Grid, add: Callable[..., None], values: bool = False
+    name: str,
+    attention: Any,
+    grid: Grid,
+    add: Callable[..., None],
+    until: Literal["key", "value", "answer"] = "key",
 ) -> list[Any]:
     """Hooks that give `add` what an attention's projections make: queries and keys.
 
-    values: and the values, which come after both.
+    until: "value" gives the values too, which come after both; "answer" what `answer_by_heads`
+    tells of the heads, while it makes the layer's answer in the place of its output's product.
     """
     queries: list[Tensor] = []
     keys: list[Tensor] = []
+    joined: list[Tensor] = []
     reader = threading.get_ident()  # another thread may paint with the same UNet meanwhile
 
     def keep_query(query: Tensor) -> None:
@@ -144,19 +164,37 @@ def _observe(
         queries[:] = [query]
 
     def add_key(key: Tensor) -> None:
-        if queries and values:
+        if queries and until != "key":
             keys[:] = [key]
         elif queries:
             add(queries.pop(), key)
 
     def add_value(value: Tensor) -> None:
-        if queries and keys:
+        if queries and keys and until == "value":
             add(queries.pop(), keys.pop(), value)
 
     def add_both(both: Tensor) -> None:
         query, key, _ = both.chunk(3, dim=-1)
         keep_query(query)
         add_key(key)
+
+    def add_pair(both: Tensor) -> None:
+        key, value = both.chunk(2, dim=-1)
+        add_key(key)
+        add_value(value)
+
+    def hold(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+        if threading.get_ident() != reader or not keys:
+            return None
+        joined[:] = inputs
+        return inputs[0][:, :0]  # so that nothing is computed twice
+
+    def answer(module: Any, _inputs: Any, _output: Tensor) -> Any:
+        if threading.get_ident() != reader or not joined:
+            return None
+        whole, products = answer_by_heads(joined.pop(), module.weight, module.bias, attention.heads)
+        add(queries.pop(), keys.pop(), products)
+        return whole
 
     def hook(projection: nn.Module, see: Callable[[Tensor], None]) -> Any:
         def seen(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -166,13 +204,12 @@ def _observe(
         return projection.register_forward_hook(seen)
 
     handles = [hook(attention.to_q, keep_query), hook(attention.to_k, add_key)]
-    handles += [hook(attention.to_v, add_value)] if values else []
-
-    def add_pair(both: Tensor) -> None:
-        key, value = both.chunk(2, dim=-1)
-        add_key(key)
-        add_value(value)
-
+    if until == "value":
+        handles.append(hook(attention.to_v, add_value))
+    if until == "answer":
+        last = attention.to_out[0]  # others' hooks see the whole input and the whole answer
+        handles.append(last.register_forward_pre_hook(hold))
+        handles.append(last.register_forward_hook(answer, prepend=True))
     if getattr(attention, "fused_projections", False):
         if attention.is_cross_attention:
             handles.append(hook(attention.to_kv, add_pair))

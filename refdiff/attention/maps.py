@@ -132,7 +132,7 @@ class AttentionRecorder:
     keep_queries: names of layers whose queries are kept too, so that `score` can ask them about
     other words.
     places: names of layers beside which the self-attention is kept as well. heads: how the heads
-    of a layer become one map; "output" needs its values and its output's weight.
+    of a layer become one map; "output" needs to know of each head's output.
     """
 
     def __init__(
@@ -172,21 +172,21 @@ class AttentionRecorder:
         key: Tensor,
         heads: int,
         grid: Grid,
-        output: tuple[Tensor, Tensor] | None = None,
+        products: Tensor | None = None,
     ) -> None:
         """Reduce one layer's queries and keys (shapes as in `attention_maps`) and keep the maps.
 
-        A layer that comes again (a second batch of rows) is appended below the rows it has. output:
-        its values [R, T, heads*d] and its output's weight [C, heads*d], for heads="output".
+        A layer that comes again (a second batch of rows) is appended below the rows it has.
+        products: for heads="output", of each head's output with their sum, [R, heads, h*w]
+        (`heads.answer_by_heads`).
         """
         if not self.wants(layer, grid):
             return
         query, key = query.detach(), key.detach()
-        if output is None:
+        if products is None:
             maps = attention_maps(query, key, heads, grid, self._mode, self._columns)
         else:
-            value, weight = (one.detach() for one in output)
-            found = said_by_heads(query, key, value, weight, heads, self._columns)
+            found = said_by_heads(query, key, products.detach(), heads, self._columns)
             maps = found.unflatten(2, grid)
         seen = self.maps.get(layer)
         self.maps[layer] = maps if seen is None else torch.cat([seen, maps])

@@ -190,7 +190,8 @@ def paste(
 ) -> None:
     top, left = place
     height, width = (
-        min(side, SIZE - start) for side, start in zip(sticker.shape[:2], place, strict=True)
+        min(side, whole - start)
+        for side, start, whole in zip(sticker.shape[:2], place, canvas.shape[:2], strict=True)
     )
     sticker = sticker[:height, :width]
     region = canvas[top : top + height, left : left + width]

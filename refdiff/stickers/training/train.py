@@ -76,7 +76,7 @@ def painter(work: Work = Path("work"), steps: Steps = 2500, start: Start = WEIGH
 
 @app.command()
 def closeups(
-    work: Work = Path("work"), packages: Packages = Path("node_modules"), shards: int = 12
+    work: Work = Path("work"), packages: Packages = Path("node_modules"), shards: int = 20
 ) -> None:
     """Draw close-ups to learn painting from, 500 a shard, and encode them with the VAE."""
     draw_closeups(work / "closeups", packages, shards)
@@ -84,9 +84,9 @@ def closeups(
 
 
 @app.command()
-def brush(work: Work = Path("work"), steps: Steps = 7800, start: Start = WEIGHTS) -> None:
-    """Train a UNet that paints, from the one that finds, on close-ups (see docs/results.md)."""
-    train_closeups(work / "pool", work / "closeups", work, steps, start or WEIGHTS)
+def brush(work: Work = Path("work"), steps: Steps = 16000, start: Start = WEIGHTS) -> None:
+    """Train the UNet that paints on close-ups (see docs/results.md)."""
+    train_closeups(work / "closeups", work, steps, start or WEIGHTS)
 
 
 @app.command()
