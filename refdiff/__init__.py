@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .attention.diffusers import DiffusersCapture
     from .errors import RefDiffError
-    from .models.catalogue import load_models
+    from .models.catalogue import load_models, load_painter
     from .painting.generate import generate
     from .painting.inpaint import inpaint
     from .pipeline import Look, segment
@@ -35,6 +35,7 @@ __all__ = [
     "generate",
     "inpaint",
     "load_models",
+    "load_painter",
     "look",
     "segment",
 ]
@@ -49,6 +50,7 @@ _HOMES = {
     "generate": "painting.generate",
     "inpaint": "painting.inpaint",
     "load_models": "models.catalogue",
+    "load_painter": "models.catalogue",
     "segment": "pipeline",
 }
 

@@ -108,6 +108,11 @@ PROFILES: dict[Family, dict[str, Any]] = {
     "other": {},
 }
 
+# how much a painter sees around what is painted, in its long sides. The stickers' was taught so;
+# others know whole pictures, and no figure is published
+CONTEXTS: dict[Family, float] = {"stickers": 1.25}
+CONTEXT = 2.0
+
 # of `fusion="calibrated"`, the weights of ln s^G, ln s^D and ln area: fitted on 240 sentences over
 # 120 sticker scenes drawn in the training styles, which CLIP knows by heart
 # (`python -m refdiff.stickers.training.fusion`). Other families only borrow them

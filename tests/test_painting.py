@@ -325,7 +325,7 @@ def test_a_small_thing_in_a_large_picture_is_painted_at_the_models_size(
         stickers.pipe, large, "the dog", "a bear", painting=QUICK, proposals=masks
     )
     assert found.window is not None
-    assert 150 <= found.window.height <= 220 and found.changed_outside == 0
+    assert 90 <= found.window.height <= 150 and found.changed_outside == 0
     outside = (found.opacity == 0).numpy()
     assert np.array_equal(np.asarray(large)[outside], np.asarray(found.image)[outside])
 
@@ -350,10 +350,13 @@ def swaps(count: int) -> list[tuple[Path, str, str]]:
 
 def preferred(models: Any, count: int, painting: PaintSettings) -> float:
     """The share of swaps after which CLIP finds the place closer to the new noun than the old."""
-    good = 0
+    good, painter = 0, refdiff.load_painter(models)
     for path, find, new in swaps(count):
         found = refdiff.inpaint(
-            models.pipe, path, find, f"a {new}", clip=models.clip, painting=painting
+            *(models.pipe, path, find, f"a {new}"),
+            clip=models.clip,
+            painting=painting,
+            painter=painter,
         )
         assert found.changed_outside == 0
         good += (found.prefers or 0.0) > 0
@@ -361,13 +364,35 @@ def preferred(models: Any, count: int, painting: PaintSettings) -> float:
 
 
 def test_clip_prefers_what_was_painted(stickers: Any) -> None:
-    assert preferred(stickers, 3, PaintSettings(steps=12, tries=2, guidance=5.0)) > 0.5
+    assert preferred(stickers, 3, PaintSettings(steps=12)) > 0.5
 
 
 @pytest.mark.full
 def test_clip_prefers_what_was_painted_in_forty_swaps(stickers: Any) -> None:
-    """The best of eight, by the CLIP that judges; of two it is 0.675, of one 0.60."""
-    assert preferred(stickers, 40, PaintSettings(steps=20, tries=8, guidance=5.0)) >= 0.9
+    """One try each, so that the CLIP which judges chooses nothing."""
+    assert preferred(stickers, 40, PaintSettings()) >= 0.9
+
+
+def test_the_stickers_paint_with_a_unet_of_their_own(stickers: Any) -> None:
+    before = state_of(stickers.pipe)
+    painter = refdiff.load_painter(stickers)
+    assert painter.unet is not stickers.pipe.unet and painter.vae is stickers.pipe.vae
+    assert painter.scheduler.config.prediction_type == "v_prediction"
+    assert stickers.pipe.scheduler.config.prediction_type == "epsilon"
+    assert same(before, state_of(stickers.pipe))
+    found = refdiff.inpaint(
+        *(stickers.pipe, SAMPLE, "the dog", "a bear"),
+        painting=PaintSettings(steps=1),
+        painter=painter,
+    )
+    sides = found.found.mask.any(1).sum(), found.found.mask.any(0).sum()
+    assert found.window is not None and found.window.height < 2 * max(sides)
+
+
+def test_another_model_paints_with_itself_unless_told(tiny_model: Path) -> None:
+    models = refdiff.load_models(str(tiny_model), clip="none")
+    assert refdiff.load_painter(models) is models.pipe
+    assert refdiff.load_painter(models, "stickers").unet.config.cross_attention_dim == 128
 
 
 # ---- the command -------------------------------------------------------------------------------

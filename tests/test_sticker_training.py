@@ -21,8 +21,9 @@ from refdiff.commands.common import make_ready
 from refdiff.evaluation.scenes import SceneObject, Sentence
 from refdiff.scoring.clip import ClipScorer
 from refdiff.scoring.scores import log_evidence
-from refdiff.stickers import SAMPLE, SAMPLE_LABELS, WEIGHTS
+from refdiff.stickers import PAINTER, SAMPLE, SAMPLE_LABELS, WEIGHTS
 from refdiff.stickers.training import train_clip as clips
+from refdiff.stickers.training import train_closeups as brushes
 from refdiff.stickers.training import train_painter as painters
 from refdiff.stickers.training import train_unet as unets
 from refdiff.stickers.training import train_vae as vaes
@@ -35,7 +36,6 @@ from refdiff.stickers.training.pool import SHARD, read_pool
 from refdiff.stickers.training.scenes import Thing
 from refdiff.stickers.training.sentences import Scene, absent
 from refdiff.stickers.training.train import app
-from refdiff.stickers.training.train_closeups import timesteps, train_closeups
 
 WORDS = ["the red cat on the left", "strawberry", "all the butterflies"]
 
@@ -219,10 +219,15 @@ def test_the_export_is_small_and_in_half_precision(weights: Path, shipped: bool)
 
     folder = WEIGHTS if shipped else weights
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 64e6
+    painter = {"painter/unet"} if shipped else set()
+    assert sum(path.stat().st_size for path in files) < 64e6 + len(painter) * 22e6
     assert not {path.suffix for path in files} & {".bin", ".pt", ".ckpt"}
-    tensors = {path.parent.name: load_file(path) for path in files if path.suffix == ".safetensors"}
-    assert set(tensors) == {"vae", "unet", "text_encoder", "clip"}
+    tensors = {
+        path.parent.relative_to(folder).as_posix(): load_file(path)
+        for path in files
+        if path.suffix == ".safetensors"
+    }
+    assert set(tensors) == {"vae", "unet", "text_encoder", "clip"} | painter
     for values in tensors.values():
         assert {value.dtype for value in values.values()} == {torch.float16}
         assert all(bool(torch.isfinite(value).all()) for value in values.values())
@@ -231,9 +236,9 @@ def test_the_export_is_small_and_in_half_precision(weights: Path, shipped: bool)
     assert names["text_model.embeddings.token_embedding.weight"].shape == (49408, 128)
     tokenizer = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text())
     assert tokenizer["model_max_length"] == 77
-    for part in ("unet", "vae"):
+    for part in ("unet", "vae", *painter):
         config = json.loads((folder / part / "config.json").read_text())
-        assert config["norm_num_groups"] == 32
+        assert config["norm_num_groups"] == 32 and "_name_or_path" not in config
         assert all(channels % 32 == 0 for channels in config["block_out_channels"])
 
 
@@ -311,34 +316,41 @@ def test_a_close_up_shows_its_thing_in_the_middle() -> None:
     for seed in range(30):
         picture, caption = draw_closeup({"flat": {"cat": [sprite]}}, np.random.default_rng(seed))
         captions.add(caption)
-        assert picture.shape == (256, 256, 3) and picture.dtype == np.uint8
+        assert picture.shape == (160, 160, 3) and picture.dtype == np.uint8
         if caption in ("cat", "a cat", "the cat"):
-            red = (np.abs(picture.astype(int) - (250, 10, 20)).max(2) < 40)[60:196, 60:196]
-            assert red.mean() > 0.35
+            red = np.abs(picture.astype(int) - (250, 10, 20)).max(2) < 40
+            assert red[30:130, 30:130].mean() > 0.8 and red.mean() < 0.7
     assert {"", "a cat", "empty background"} <= captions
     assert any("red cat" in caption or "blue cat" in caption for caption in captions)
 
 
-def test_the_painter_is_taught_on_close_ups_and_reads_texts_as_before(
-    pool: Path, made: Path, tmp_path: Path
+def test_the_painter_is_taught_on_close_ups(
+    pool: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffusers import UNet2DConditionModel
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+    from safetensors.torch import load_file
 
+    monkeypatch.setattr(brushes, "BATCH", 4)
     shard = tmp_path / "closeups" / "0000"
     shard.mkdir(parents=True)
-    np.save(shard / "pictures.npy", np.load(pool / "0000" / "pictures.npy")[:4])
+    np.save(shard / "pictures.npy", np.load(pool / "0000" / "pictures.npy")[:4, :160, :160])
     (shard / "captions.json").write_text(json.dumps(["a cat", "", "a red dog", "empty background"]))
     vaes.encode_pool(shard.parent, made)
-    train_closeups(pool, shard.parent, tmp_path, 2, WEIGHTS)
-    checkpoint = tmp_path / "closeups-training" / "checkpoint.pt"
-    trained = torch.load(checkpoint, weights_only=True)["module"]
-    before = unets.make_model(WEIGHTS).state_dict()
-    same = {name for name, value in before.items() if torch.equal(trained[name], value)}
-    assert {name for name in before if name.startswith("text_encoder.")} <= same
-    assert sum(name.startswith("unet.") for name in same) < 5
-    painter = UNet2DConditionModel.from_pretrained(tmp_path / "unet")
-    assert (tmp_path / "text_encoder" / "config.json").exists()
-    assert painter.config.block_out_channels == [32, 96, 192]
+    brushes.train_closeups(shard.parent, tmp_path, 2, WEIGHTS)
+    log = (tmp_path / "closeups-training" / "checkpoint.pt").stat()
+    brushes.train_closeups(shard.parent, tmp_path, 2, WEIGHTS)  # nothing is left to do
+    assert log.st_size == (tmp_path / "closeups-training" / "checkpoint.pt").stat().st_size
+    arguments = ["export-brush", "--work", tmp_path, "--folder", tmp_path / "out"]
+    result = CliRunner().invoke(app, [str(word) for word in arguments])
+    assert result.exit_code == 0, result.output
+    shipped = UNet2DConditionModel.load_config(PAINTER / "unet")
+    unet = UNet2DConditionModel.from_pretrained(tmp_path / "out" / "unet")
+    made_of = load_file(tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {tensor.dtype for tensor in made_of.values()} == {torch.float16}
+    names = ("block_out_channels", "sample_size", "norm_num_groups", "cross_attention_dim")
+    assert all(unet.config[name] == shipped[name] for name in names)
+    scheduler = DDIMScheduler.from_pretrained(tmp_path / "out" / "scheduler")
+    assert scheduler.config.prediction_type == "v_prediction"
 
 
 def test_scenes_of_which_no_noun_can_be_asked_cost_nothing() -> None:
@@ -354,11 +366,12 @@ def test_scenes_of_which_no_noun_can_be_asked_cost_nothing() -> None:
     assert losses == {"all": 0, "mid_block": 0}
 
 
-def test_noise_of_close_ups_is_mostly_high() -> None:
+def test_noise_of_close_ups_is_of_all_levels() -> None:
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([timesteps(14, generator) for _ in range(300)]).flatten()
-    assert 0 <= int(drawn.min()) and int(drawn.max()) > 990
-    assert float((drawn < 200).float().mean()) == pytest.approx(0.15, abs=0.02)
+    drawn = torch.stack([brushes.timesteps(16, generator) for _ in range(300)])
+    assert 0 <= int(drawn.min()) < 10 and int(drawn.max()) > 990
+    assert float((drawn < 500).float().mean()) == pytest.approx(0.5, abs=0.02)
+    assert bool((drawn.diff(dim=1) >= 0).all())
 
 
 # ---- the second edition ----------------------------------------------------------------------

@@ -82,9 +82,12 @@ Tries = Annotated[
     int, typer.Option("--tries", metavar="N", min=1, help="Paint so many; CLIP takes the best.")
 ]
 Context = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--context", min=1, help="How much the painter sees around the thing, in its long sides."
+        "--context",
+        min=1,
+        help="How much the painter sees around the thing, in its long sides. Left out: what it was "
+        "taught, or 2.",
     ),
 ]
 Painter = Annotated[
@@ -92,7 +95,8 @@ Painter = Annotated[
     typer.Option(
         "--painter",
         metavar="MODEL",
-        help="Paint with this model; left out, with the one that finds.",
+        help="Paint with this model; left out, with the one that finds (for the stickers, with "
+        "their own that paints).",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")]
@@ -113,7 +117,7 @@ def inpaint(
     strength: Strength = None,
     negative: Negative = "",
     tries: Tries = 1,
-    context: Context = 2.0,
+    context: Context = None,
     overwrite: Overwrite = False,
     model: Model = None,
     painter: Painter = None,
@@ -200,7 +204,7 @@ def _brush(
     tries: int,
     grow: int | None,
     feather: int | None,
-    context: float,
+    context: float | None,
 ) -> PaintSettings:
     from ..painting.painter import PaintSettings
 

@@ -106,13 +106,31 @@ def load_models(
 def load_painter(models: Models, source: str | Path | None = None) -> Any:
     """The pipeline to paint with, on the device and in the dtype of that which finds.
 
-    source: what `load_pipeline` reads, or "stickers"; None takes the pipeline that finds. Raises
-    ModelError for what cannot be read.
+    source: what `load_pipeline` reads, or "stickers"; None takes the pipeline that finds, for the
+    stickers that with the UNet that was taught to paint. Raises ModelError for what cannot be read.
     """
-    if source is None:
+    built_in = models.is_sticker if source is None else _is_built_in(str(source))
+    if source is None and not built_in:
         return models.pipe
-    where = stickers.WEIGHTS if _is_built_in(str(source)) else source
-    return load_pipeline(where, models.pipe.device, models.pipe.unet.dtype)
+    device, dtype = models.pipe.device, models.pipe.unet.dtype
+    if not built_in:
+        return load_pipeline(str(source), device, dtype)
+    pipe = models.pipe if models.is_sticker else load_pipeline(stickers.WEIGHTS, device, dtype)
+    return _sticker_painter(pipe)
+
+
+def _sticker_painter(pipe: Any) -> Any:
+    """The built-in pipeline with the UNet that paints, which predicts velocity."""
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    parts = {name: part for name, part in pipe.components.items() if name != "unet"}
+    unet = UNet2DConditionModel.from_pretrained(
+        stickers.PAINTER, subfolder="unet", dtype=pipe.unet.dtype
+    )
+    parts["scheduler"] = DDIMScheduler.from_pretrained(stickers.PAINTER, subfolder="scheduler")
+    made = type(pipe)(**parts, unet=unet.to(pipe.device), requires_safety_checker=False)
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def _is_built_in(source: str) -> bool:

@@ -28,7 +28,8 @@ class PaintSettings:
     strength: 1 starts from noise, less keeps more of what was there; None is 1, and 0.5 of a
     filled place where something is removed. grow, feather: in pixels of
     the picture; None follows the size of what is painted. tries: pictures made, of which CLIP
-    picks. context: how much of the picture the painter sees, in long sides of the painted place.
+    picks. context: how much of the picture the painter sees, in long sides of the painted place;
+    None is what its family was taught (`families.CONTEXTS`), for most 2.
     """
 
     steps: int = 30
@@ -39,16 +40,17 @@ class PaintSettings:
     tries: int = 1
     grow: int | None = None
     feather: int | None = None
-    context: float = 2.0
+    context: float | None = None
 
     def __post_init__(self) -> None:
         strength = 1.0 if self.strength is None else self.strength
         if not 0 < strength <= 1:
             raise ValueError(f"strength is {strength}, wanted above 0 and at most 1.")
-        if self.steps < 1 or self.tries < 1 or self.context < 1:
+        context = 1.0 if self.context is None else self.context
+        if self.steps < 1 or self.tries < 1 or context < 1:
             raise ValueError(
-                f"steps is {self.steps}, tries {self.tries} and context {self.context}, wanted 1 "
-                "or more."
+                f"steps is {self.steps}, tries {self.tries} and context {context}, wanted 1 or "
+                "more."
             )
         if self.steps * strength < 1:
             raise ValueError(

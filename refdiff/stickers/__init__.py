@@ -10,6 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "weights"
 """The built-in models: a diffusers folder, with an open_clip folder `clip` in it."""
+PAINTER = WEIGHTS / "painter"
+"""The UNet that paints, and its scheduler; all else is that of the other models."""
 DATA = HERE / "data"
 """Scenes with known objects, in a folder for each split."""
 SPLITS = ("validation", "test", "language")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .. import WEIGHTS
+from .. import PAINTER, WEIGHTS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PARTS = {
@@ -25,8 +25,8 @@ def export(work: Path, folder: Path = WEIGHTS) -> None:
     """Writes what `work` holds (vae, unet, text_encoder, clip) to `folder`, in float16."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-    AutoencoderKL.from_pretrained(work / "vae").half().save_pretrained(folder / "vae")
-    UNet2DConditionModel.from_pretrained(work / "unet").half().save_pretrained(folder / "unet")
+    _save_half(AutoencoderKL.from_pretrained(work / "vae"), folder / "vae")
+    _save_half(UNet2DConditionModel.from_pretrained(work / "unet"), folder / "unet")
     _save_text_encoder(work / "text_encoder", folder / "text_encoder")
     scheduler: Any = DDIMScheduler(
         beta_start=0.00085,
@@ -48,6 +48,24 @@ def export(work: Path, folder: Path = WEIGHTS) -> None:
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
+def export_painter(work: Path, folder: Path = PAINTER) -> None:
+    """Writes the UNet that paints, in float16, and the scheduler that goes with it."""
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    _save_half(UNet2DConditionModel.from_pretrained(work / "painter"), folder / "unet")
+    scheduler = DDIMScheduler.from_pretrained(WEIGHTS / "scheduler")
+    velocity = DDIMScheduler.from_config(scheduler.config, prediction_type="v_prediction")
+    velocity.save_pretrained(folder / "scheduler")
+
+
+def _save_half(model: Any, folder: Path) -> None:
+    """In float16, without the path that it was loaded from."""
+    model.half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("_name_or_path", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
 def _save_text_encoder(source: Path, folder: Path) -> None:
     """With the keys that every version of transformers, and ComfyUI, can read."""
     from safetensors.torch import save_file
@@ -62,4 +80,5 @@ def _save_text_encoder(source: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     config = model.config.to_dict() | {"architectures": ["CLIPTextModel"], "dtype": "float16"}
+    config.pop("_name_or_path", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -14,10 +14,11 @@ from typing import Annotated
 
 import typer
 
-from .. import DATA, SPLITS, WEIGHTS
+from .. import DATA, PAINTER, SPLITS, WEIGHTS
 from .closeups import draw_closeups
 from .draw_sample import save_sample
 from .export import export as export_weights
+from .export import export_painter
 from .pool import draw_pool
 from .splits import draw_split
 from .train_clip import train_clip
@@ -84,7 +85,7 @@ def closeups(
 
 
 @app.command()
-def brush(work: Work = Path("work"), steps: Steps = 16000, start: Start = WEIGHTS) -> None:
+def brush(work: Work = Path("work"), steps: Steps = 7500, start: Start = WEIGHTS) -> None:
     """Train the UNet that paints on close-ups (see docs/results.md)."""
     train_closeups(work / "closeups", work, steps, start or WEIGHTS)
 
@@ -99,6 +100,12 @@ def clip(work: Work = Path("work"), steps: Steps = 3000, start: Start = None) ->
 def export(work: Work = Path("work"), folder: Path = WEIGHTS) -> None:
     """Write the trained parts as float16 folders into the package."""
     export_weights(work, folder)
+
+
+@app.command()
+def export_brush(work: Work = Path("work"), folder: Path = PAINTER) -> None:
+    """Write the UNet that paints as a float16 folder into the package."""
+    export_painter(work, folder)
 
 
 @app.command()

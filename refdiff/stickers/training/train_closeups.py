@@ -30,7 +30,7 @@ def new_painter() -> Any:
         sample_size=SIDE // 8,
         block_out_channels=(64, 128, 192),
         layers_per_block=1,
-        norm_num_groups=16,
+        norm_num_groups=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=128,
