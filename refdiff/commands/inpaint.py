@@ -72,7 +72,12 @@ Feather = Annotated[
     typer.Option("--feather", metavar="PX", min=0, help="Soft edge beyond it. Left out: likewise."),
 ]
 Steps = Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps of denoising.")]
-Guidance = Annotated[float, typer.Option("--guidance", help="How closely PAINT is followed.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance", help="How closely PAINT is followed. Left out: 7.5, for the stickers 3."
+    ),
+]
 Strength = Annotated[
     float | None,
     typer.Option("--strength", help="Above 0 to 1: how much of what was there is painted anew."),
@@ -86,8 +91,8 @@ Context = Annotated[
     typer.Option(
         "--context",
         min=1,
-        help="How much the painter sees around the thing, in its long sides. Left out: what it was "
-        "taught, or 2.",
+        help="How much the painter sees around the thing, in its long sides. Left out: 2, for the "
+        "stickers 1.25.",
     ),
 ]
 Painter = Annotated[
@@ -113,7 +118,7 @@ def inpaint(
     grow: Grow = None,
     feather: Feather = None,
     steps: Steps = 30,
-    guidance: Guidance = 7.5,
+    guidance: Guidance = None,
     strength: Strength = None,
     negative: Negative = "",
     tries: Tries = 1,
@@ -197,7 +202,7 @@ def _prompt(find: str, paint: str | None, mode: Mode) -> str:
 
 def _brush(
     steps: int,
-    guidance: float,
+    guidance: float | None,
     strength: float | None,
     negative: str,
     seed: int,

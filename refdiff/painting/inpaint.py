@@ -12,7 +12,7 @@ from torch import Tensor
 from ..attention.capture import unet_size
 from ..attention.diffusers import DiffusersCapture
 from ..expression import Expression, parse
-from ..families import CONTEXT, CONTEXTS
+from ..families import brush_of
 from ..masks.resize import to_tensor
 from ..pipeline import Look
 from ..result import Segmentation
@@ -117,7 +117,8 @@ def painted(
         return Painted(untouched, nothing, None, prompt, found, notes=notes)
     shape = kept if mode == "keep" else opacity
     alpha = shape(found.mask, settings.grow, settings.feather)
-    window = window_around(alpha, DiffusersCapture(pipe).native, _context(pipe, settings))
+    context = settings.context or brush_of(pipe.unet.config).context
+    window = window_around(alpha, DiffusersCapture(pipe).native, context)
     tries = _tries(pipe, canvas, alpha, window, prompt, mode, _suited(settings, found, mode))
     answers = [canvas.painted(each, alpha, window) for each in tries]
     sure = [_preference(clip, each, alpha, found, prompt, mode) for each in answers]
@@ -125,13 +126,6 @@ def painted(
     image = answers[best]
     outside = changed_outside(canvas, image, alpha)
     return Painted(image, alpha, window, prompt, found, sure[best], outside, notes)
-
-
-def _context(pipe: Any, settings: PaintSettings) -> float:
-    """How much this painter is shown, in long sides of what is painted."""
-    if settings.context is not None:
-        return settings.context
-    return CONTEXTS.get(DiffusersCapture(pipe).family, CONTEXT)
 
 
 def _suited(settings: PaintSettings, found: Segmentation, mode: Mode) -> PaintSettings:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..attention.text_encoding import encode_texts
 from ..errors import ModelError
+from ..families import brush_of
 from .brush import on_cells
 
 
@@ -28,12 +29,13 @@ class PaintSettings:
     strength: 1 starts from noise, less keeps more of what was there; None is 1, and 0.5 of a
     filled place where something is removed. grow, feather: in pixels of
     the picture; None follows the size of what is painted. tries: pictures made, of which CLIP
-    picks. context: how much of the picture the painter sees, in long sides of the painted place;
-    None is what its family was taught (`families.CONTEXTS`), for most 2.
+    picks. context: how much of the picture the painter sees, in long sides of the painted place.
+    guidance, context: None is what suits the painter's family (`families.Brush`), for most 7.5
+    and 2.
     """
 
     steps: int = 30
-    guidance: float = 7.5
+    guidance: float | None = None
     strength: float | None = None
     negative: str = ""
     seed: int = 0
@@ -98,6 +100,9 @@ def paint(
     made = inpainting_pipeline(pipe)
     cell = made.vae_scale_factor
     cells = on_cells(alpha, (picture.height // cell, picture.width // cell))
+    guidance = settings.guidance
+    if guidance is None:
+        guidance = brush_of(made.unet.config).guidance
     seeds = range(settings.seed, settings.seed + settings.tries)
     plain = made.unet.config.in_channels == made.vae.config.latent_channels
     extra = {} if not plain else {"callback_on_step_end": _opening(cells)}
@@ -110,7 +115,7 @@ def paint(
                 width=picture.width,
                 strength=1.0 if settings.strength is None else settings.strength,
                 num_inference_steps=settings.steps,
-                guidance_scale=settings.guidance,
+                guidance_scale=guidance,
                 num_images_per_prompt=settings.tries,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 callback_on_step_end_tensor_inputs=["latents", "mask"],
