@@ -389,6 +389,14 @@ def test_the_stickers_paint_with_a_unet_of_their_own(stickers: Any) -> None:
     assert found.window is not None and found.window.height < 2 * max(sides)
 
 
+def test_a_copy_without_the_painter_says_so(
+    stickers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("refdiff.stickers.PAINTER", tmp_path / "painter")
+    with pytest.raises(refdiff.RefDiffError, match=r"not in this copy .* --painter"):
+        refdiff.load_painter(stickers)
+
+
 def test_another_model_paints_with_itself_unless_told(tiny_model: Path) -> None:
     models = refdiff.load_models(str(tiny_model), clip="none")
     assert refdiff.load_painter(models) is models.pipe

@@ -121,6 +121,11 @@ def load_painter(models: Models, source: str | Path | None = None) -> Any:
 
 def _sticker_painter(pipe: Any) -> Any:
     """The built-in pipeline with the UNet that paints, which predicts velocity."""
+    if not stickers.PAINTER.is_dir():
+        raise ModelError(
+            f"The stickers' painter is not in this copy of refdiff ({stickers.PAINTER}), as in "
+            "ComfyUI's registry; install the whole package, or name another with --painter."
+        )
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     parts = {name: part for name, part in pipe.components.items() if name != "unet"}
