@@ -366,14 +366,6 @@ def test_scenes_of_which_no_noun_can_be_asked_cost_nothing() -> None:
     assert losses == {"all": 0, "mid_block": 0}
 
 
-def test_noise_of_close_ups_is_of_all_levels() -> None:
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([brushes.timesteps(16, generator) for _ in range(300)])
-    assert 0 <= int(drawn.min()) < 10 and int(drawn.max()) > 990
-    assert float((drawn < 500).float().mean()) == pytest.approx(0.5, abs=0.02)
-    assert bool((drawn.diff(dim=1) >= 0).all())
-
-
 # ---- the second edition ----------------------------------------------------------------------
 
 

@@ -2,7 +2,8 @@
 
 Whole scenes teach little of what a thing looks like, for words hardly help to denoise things so
 small, and the UNet that finds has few channels where the picture is finest. In a close-up the
-thing is most of the picture. Its attention is taught nothing: no loss looks at it.
+thing is most of the picture. It predicts velocity (arXiv 2202.00512), and no loss looks at its
+attention.
 """
 
 from __future__ import annotations
@@ -12,41 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .closeups import SIDE, read_closeups
 from .loop import Loop, Losses
-from .train_unet import clip_tokenizer
+from .train_painter import timesteps
+from .train_unet import clip_tokenizer, new_unet
 
 BATCH = 32
 """Close-ups a step."""
 
 
 def new_painter() -> Any:
-    """Shaped like Stable Diffusion 1, in small, predicting velocity (arXiv 2202.00512)."""
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=SIDE // 8,
-        block_out_channels=(64, 128, 192),
-        layers_per_block=1,
-        norm_num_groups=32,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=128,
-        attention_head_dim=4,
-    )
-
-
-class Painter(nn.Module):
-    """The UNet alone, so that checkpoints hold nothing else."""
-
-    def __init__(self, unet: Any) -> None:
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, latent: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
-        return self.unet(latent, timestep, context).sample
+    """More channels than the UNet that finds, most of all where the picture is finest."""
+    return new_unet((64, 128, 192), SIDE // 8)
 
 
 def train_closeups(closeups: Path, work: Path, steps: int, start: Path) -> None:
@@ -54,7 +34,7 @@ def train_closeups(closeups: Path, work: Path, steps: int, start: Path) -> None:
     from diffusers import DDIMScheduler
 
     torch.manual_seed(0)
-    model = Painter(new_painter())
+    unet = new_painter()
     scheduler: Any = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
     )
@@ -68,15 +48,16 @@ def train_closeups(closeups: Path, work: Path, steps: int, start: Path) -> None:
         timestep = timesteps(BATCH, generator)
         noise = torch.randn(clean.shape, generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
-            guess = model(scheduler.add_noise(clean, noise, timestep), timestep, texts(captions))
+            noisy = scheduler.add_noise(clean, noise, timestep)
+            guess = unet(noisy, timestep, texts(captions)).sample
         velocity = scheduler.get_velocity(clean, noise, timestep)
         error = ((guess.float() - velocity) ** 2).mean((1, 2, 3))
         return {"loss": error.mean(), "high": error[BATCH // 2 :].mean()}
 
-    loop = Loop(model, step, work / "closeups-training", steps, rate=1e-3, averaging=0.999)
+    loop = Loop(unet, step, work / "closeups-training", steps, rate=1e-3, averaging=0.999)
     loop.run()
     trained: Any = loop.averaged()
-    trained.unet.save_pretrained(work / "painter")
+    trained.save_pretrained(work / "painter")
 
 
 class _Texts:
@@ -100,12 +81,6 @@ class _Texts:
             encoded = self._encoder(tokens["input_ids"]).last_hidden_state
             self._known.update(zip(new, encoded, strict=True))
         return torch.stack([self._known[caption] for caption in captions])
-
-
-def timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """[count] int, rising, one from each equal share of 0 to 999."""
-    share = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    return (1000 * share).long().clamp(0, 999)
 
 
 def _drawn(shown: list[Any], generator: torch.Generator) -> tuple[Tensor, list[str]]:

@@ -26,13 +26,13 @@ LABELLED = {"mid_block": 192, "up_blocks.0.attentions.1": 192, "up_blocks.1.atte
 """Features, and their channels, from which a throw-away head must tell every cell's noun."""
 
 
-def new_unet() -> Any:
+def new_unet(channels: tuple[int, int, int] = (32, 96, 192), side: int = LATENT) -> Any:
     """The exact shape of the shipped UNet: a convolution-only top level, then attention twice."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=LATENT,
-        block_out_channels=(32, 96, 192),
+        sample_size=side,
+        block_out_channels=channels,
         layers_per_block=1,
         norm_num_groups=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
