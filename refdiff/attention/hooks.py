@@ -8,9 +8,9 @@ outputs are wanted one by one, hooks on the output's projection make the answer 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from .backend import AllSeen
 from .capture import grid_of
-from .heads import answer_by_heads, is_plain, products_of, projection_of
+from .heads import is_plain, products_of, projection_of
 from .maps import AttentionRecorder, Grid
+from .projections import Projections
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _LOCKING = threading.Lock()
@@ -119,10 +120,10 @@ def _observe_words(
         add(query, key, products_of(query, key, value, weight, attention.heads))
 
     if recorder.heads != "output":
-        return _observe(name, attention, grid, add)
+        return Projections(name, attention, grid, add).hooks()
     if adapters or not is_plain(attention.to_out[0]):  # then more than the text may be answered
-        return _observe(name, attention, grid, add_valued, until="value")
-    return _observe(name, attention, grid, add, until="answer")
+        return Projections(name, attention, grid, add_valued, until="value").hooks()
+    return Projections(name, attention, grid, add, until="answer").hooks()
 
 
 def _observe_places(
@@ -135,87 +136,7 @@ def _observe_places(
         if stop and recorder.done:
             raise AllSeen(name)
 
-    return _observe(name, attention, grid, add)
-
-
-def _observe(
-    name: str,
-    attention: Any,
-    grid: Grid,
-    add: Callable[..., None],
-    until: Literal["key", "value", "answer"] = "key",
-) -> list[Any]:
-    """Hooks that give `add` what an attention's projections make: queries and keys.
-
-    until: "value" gives the values too, which come after both; "answer" what `answer_by_heads`
-    tells of the heads, while it makes the layer's answer in the place of its output's product.
-    """
-    queries: list[Tensor] = []
-    keys: list[Tensor] = []
-    joined: list[Tensor] = []
-    reader = threading.get_ident()  # another thread may paint with the same UNet meanwhile
-
-    def keep_query(query: Tensor) -> None:
-        if query.shape[1] != grid[0] * grid[1]:
-            raise ModelError(
-                f"{name} asks from {query.shape[1]} places where {grid[0]}x{grid[1]} were "
-                "expected; undo token merging, or whatever else changes the UNet's layers."
-            )
-        queries[:] = [query]
-
-    def add_key(key: Tensor) -> None:
-        if queries and until != "key":
-            keys[:] = [key]
-        elif queries:
-            add(queries.pop(), key)
-
-    def add_value(value: Tensor) -> None:
-        if queries and keys and until == "value":
-            add(queries.pop(), keys.pop(), value)
-
-    def add_both(both: Tensor) -> None:
-        query, key, _ = both.chunk(3, dim=-1)
-        keep_query(query)
-        add_key(key)
-
-    def add_pair(both: Tensor) -> None:
-        key, value = both.chunk(2, dim=-1)
-        add_key(key)
-        add_value(value)
-
-    def hold(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-        if threading.get_ident() != reader or not keys:
-            return None
-        joined[:] = inputs
-        return inputs[0][:, :0]  # so that nothing is computed twice
-
-    def answer(module: Any, _inputs: Any, _output: Tensor) -> Any:
-        if threading.get_ident() != reader or not joined:
-            return None
-        whole, products = answer_by_heads(joined.pop(), module.weight, module.bias, attention.heads)
-        add(queries.pop(), keys.pop(), products)
-        return whole
-
-    def hook(projection: nn.Module, see: Callable[[Tensor], None]) -> Any:
-        def seen(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            if threading.get_ident() == reader:
-                see(output)
-
-        return projection.register_forward_hook(seen)
-
-    handles = [hook(attention.to_q, keep_query), hook(attention.to_k, add_key)]
-    if until == "value":
-        handles.append(hook(attention.to_v, add_value))
-    if until == "answer":
-        last = attention.to_out[0]  # others' hooks see the whole input and the whole answer
-        handles.append(last.register_forward_pre_hook(hold))
-        handles.append(last.register_forward_hook(answer, prepend=True))
-    if getattr(attention, "fused_projections", False):
-        if attention.is_cross_attention:
-            handles.append(hook(attention.to_kv, add_pair))
-        else:
-            handles.append(hook(attention.to_qkv, add_both))
-    return handles
+    return Projections(name, attention, grid, add).hooks()
 
 
 def _offloading(unet: nn.Module, layer: str) -> list[Any]:
