@@ -187,6 +187,16 @@ def test_a_square_crop_is_plain_clip_on_that_part(scorer: ClipScorer) -> None:
     close(found, plain(scorer, image[:, 32:96, 48:112]))
 
 
+def test_a_second_view_is_averaged_with_the_first(scorer: ClipScorer) -> None:
+    image, masks = picture(96, 128), boxes(96, 128)
+    one, other = (
+        scorer.crop_features(image, masks, CropStyle("mean", margin)) for margin in (0.05, 0.5)
+    )
+    found = scorer.crop_features(image, masks, CropStyle("mean", 0.05, wider=0.5))
+    close(found, normalize(one + other, dim=-1))
+    assert float((found - one).abs().max()) > 1e-3 < float((found - other).abs().max())
+
+
 def test_surroundings_decide_what_is_seen_outside_the_mask(scorer: ClipScorer) -> None:
     image = picture(64, 64)
     disc = (torch.arange(64)[:, None] - 31.5) ** 2 + (torch.arange(64)[None] - 31.5) ** 2 < 32**2
@@ -383,6 +393,7 @@ def test_bad_settings_are_explained(scorer: ClipScorer, folder: Path) -> None:
         with pytest.raises(ValueError, match="wanted"):
             scorer.masked_features(image, masks, **wrong)
     styles: list[dict] = [{"surroundings": "white"}, {"margin": -1.0}, {"longest": 0.5}]
+    styles += [{"margin": 0.1, "wider": 0.1}, {"wider": -0.2}]
     for style in styles:
         with pytest.raises(ValueError, match="wanted"):
             CropStyle(**style)

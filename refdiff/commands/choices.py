@@ -50,6 +50,8 @@ METHOD: dict[str, dict[str, Any]] = {
     "a red circle around the crop": {"crop": {"circle": True}},
     "crop on a blurred ground": {"crop": {"surroundings": "blur"}},
     "crop on the mean colour": {"crop": {"surroundings": "mean"}},
+    "crop in its own surroundings": {"crop": {"surroundings": "keep"}},
+    "one view of the crop": {"crop": {"wider": None}},
     "place weighs half": {"place_weight": 1.0},
     "place weighs double": {"place_weight": 4.0},
     "no place, size, order, relation": {"place_rule": "none"},

@@ -188,9 +188,13 @@ class ClipScorer:
     @torch.inference_mode()
     def crop_features(self, image: Tensor, masks: Tensor, style: CropStyle | None = None) -> Tensor:
         """Plain CLIP on each mask's bounding box, f(x * M) of the paper: unit-norm [N, D]."""
-        style = style or CropStyle()
         image = cap_size(_checked_image(image), self.picture_limit)
         _check_masks(masks)
+        views = [self._crop_view(image, masks, one) for one in (style or CropStyle()).views()]
+        return views[0] if len(views) == 1 else unit(torch.stack(views).mean(0))
+
+    def _crop_view(self, image: Tensor, masks: Tensor, style: CropStyle) -> Tensor:
+        """Features of one crop of each mask."""
         backdrop = self._backdrop(image, style.surroundings)
         boxes = [bounding_box(mask, image.shape[1], image.shape[2], style) for mask in masks.cpu()]
         groups: dict[tuple[int, int], list[int]] = {}

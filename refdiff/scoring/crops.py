@@ -6,7 +6,7 @@ Images are float [3, H, W] in 0..1, masks bool [h, w] of the same frame at any s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ class CropStyle:
     surroundings: what is seen outside the mask: "black", CLIP's "mean" colour, the picture
     blurred ("blur"), or the picture itself ("keep").
     margin: room left around the bounding box, as a share of its longer side.
+    wider: the margin of a second view, whose feature is averaged with the first one's, as ViLD does
+    with the box and one half as large again (Gu et al., arXiv 2104.13921); None for one view.
     square: the box is widened to a square; else it keeps its aspect (up to `longest`), its shorter
     side becomes the model's size, and the position embeddings are interpolated.
     circle: a red ellipse is drawn around the mask's bounding box, which CLIP knows from pictures
@@ -38,6 +40,7 @@ class CropStyle:
     square: bool = True
     longest: float = 4.0
     circle: bool = False
+    wider: float | None = None
 
     def __post_init__(self) -> None:
         if self.surroundings not in SURROUNDINGS:
@@ -49,6 +52,16 @@ class CropStyle:
                 f"margin is {self.margin} and longest {self.longest}, wanted margin from 0 up and "
                 "longest from 1 up; correct the style."
             )
+        if self.wider is not None and self.wider <= self.margin:
+            raise ValueError(
+                f"wider is {self.wider}, wanted more than the margin of {self.margin}; correct the "
+                "style, or leave it out for one view."
+            )
+
+    def views(self) -> tuple[CropStyle, ...]:
+        """The style of each view: one, or two."""
+        first = replace(self, wider=None)
+        return (first,) if self.wider is None else (first, replace(first, margin=self.wider))
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
