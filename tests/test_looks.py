@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from PIL import Image
 
 from refdiff.stickers.nouns import CODE_POINTS, NOUNS
 from refdiff.stickers.training import looks
+from refdiff.stickers.training.emoji import load_emoji, names_of
 from refdiff.stickers.training.looks import COLOURS, background, outline, restyle, tint
-from refdiff.stickers.training.sprites import load_sprites
+from refdiff.stickers.training.sprites import FURTHER, PACKAGES, load_noun, load_sprites
 
 Change = Callable[[looks.Array, np.random.Generator], looks.Array]
 
@@ -99,3 +101,51 @@ def test_sprites_are_cropped_to_what_is_drawn(tmp_path: Path) -> None:
     for (sprite,) in found.values():
         assert sprite.mode == "RGBA"
         assert abs(sprite.width - 64) <= 4 and abs(sprite.height - 96) <= 4
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """Two sets as npm unpacks them: bitmaps by code point, and Noto's drawings by name."""
+    bitmaps = tmp_path / PACKAGES["fluent-3d"] / "assets"
+    bitmaps.mkdir(parents=True)
+    for code in ("1f436", "1f415", "1f419", "1f552", "2601-fe0f"):
+        Image.new("RGBA", (64, 64), (200, 10, 10, 255)).save(bitmaps / f"{code}.webp")
+    chars = {
+        "1f436": "dog-face", "1f415": "dog", "1f419": "octopus", "1f552": "three-oclock",
+        "2601-fe0f": "cloud", "1f480": "skull", "1f44d-1f3fb": "thumbs-up-light-skin-tone",
+    }  # fmt: skip
+    body = '<rect x="2" y="4" width="8" height="12" fill="#0a0"/>'
+    drawn = {
+        PACKAGES["noto"]: [name for name in chars.values() if name != "cloud"],
+        PACKAGES["fxemoji"]: ["dog", "octopus", "skull"],
+        PACKAGES["streamline"]: ["octopus-1", "octopus-2"],
+    }
+    for package, names in drawn.items():
+        (tmp_path / package).mkdir(parents=True)
+        icons = {"icons": {name: {"body": body} for name in names}, "width": 16, "height": 16}
+        (tmp_path / package / "icons.json").write_text(json.dumps(icons))
+    (tmp_path / PACKAGES["noto"] / "chars.json").write_text(json.dumps(chars))
+    return tmp_path
+
+
+def test_a_noun_has_further_drawings_where_they_are_asked_for(packages: Path) -> None:
+    styles = ("fluent-3d", "noto")
+    for style, rows in load_sprites(packages, styles, further=True).items():
+        assert len(rows["dog"]) == 2, style  # the face and the whole dog
+    assert {len(rows["dog"]) for rows in load_sprites(packages, styles).values()} == {1}
+    assert load_noun(packages, styles, "octopus", "1f419").keys() == set(styles)
+    assert "cat" not in load_sprites(packages, styles, further=True)["noto"]
+    codes = [code for noun in FURTHER for code in FURTHER[noun].split()]
+    assert set(FURTHER) <= set(NOUNS) and len(codes) == len(set(codes))
+    assert not set(codes) & set(CODE_POINTS.values())
+
+
+def test_every_emoji_of_two_styles_has_a_name(packages: Path) -> None:
+    found = load_emoji(packages, ("fluent-3d", "noto", "fxemoji", "streamline"))
+    assert names_of(found) == ["clock", "dog", "octopus", "skull"]
+    assert {style: len(rows.get("octopus", [])) for style, rows in found.items()} == {
+        "fluent-3d": 1, "noto": 1, "fxemoji": 1, "streamline": 2,
+    }  # fmt: skip
+    assert len(found["noto"]["dog"]) == 2 and "skull" not in found["fluent-3d"]
+    sprite = found["noto"]["skull"][0]
+    assert abs(sprite.width - 64) <= 2 and abs(sprite.height - 96) <= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from refdiff.evaluation.scenes import SceneObject, Sentence
 from refdiff.scoring.clip import ClipScorer
 from refdiff.scoring.scores import log_evidence
 from refdiff.stickers import PAINTER, SAMPLE, SAMPLE_LABELS, WEIGHTS
+from refdiff.stickers.nouns import NOUNS
 from refdiff.stickers.training import train_clip as clips
 from refdiff.stickers.training import train_closeups as brushes
 from refdiff.stickers.training import train_painter as painters
@@ -33,8 +35,10 @@ from refdiff.stickers.training.fusion import examples_of, fit
 from refdiff.stickers.training.grounding import Example, grounding
 from refdiff.stickers.training.loop import Loop, Losses
 from refdiff.stickers.training.pool import SHARD, read_pool
+from refdiff.stickers.training.regions import CROPS, STICKERS, batch
 from refdiff.stickers.training.scenes import Thing
 from refdiff.stickers.training.sentences import Scene, absent
+from refdiff.stickers.training.sprites import Sprites
 from refdiff.stickers.training.train import app
 
 WORDS = ["the red cat on the left", "strawberry", "all the butterflies"]
@@ -173,14 +177,28 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(pool: Path) -> Path:
+def emoji() -> Sprites:
+    """Two styles of three discs."""
+    found: Sprites = {"bright": {}, "dark": {}}
+    for style, shade in (("bright", 255), ("dark", 120)):
+        for hue, name in enumerate(("cat", "dog", "owl")):
+            ink = [40, 40, 40]
+            ink[hue] = shade
+            picture = Image.new("RGBA", (96, 80))
+            ImageDraw.Draw(picture).ellipse((0, 0, 95, 79), fill=tuple(ink))
+            found[style][name] = [picture]
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(pool: Path, emoji: Sprites) -> Path:
     """The work folder after one step of every training."""
     work = pool.parent
     vaes.train_vae(pool, work, 1)
     vaes.encode_pool(pool, work)
     vaes.train_decoder(pool, work, 1)
     unets.train_unet(pool, work, 1)
-    clips.train_clip(pool, work, 1)
+    clips.train_clip(pool, work, 1, emoji)
     return work
 
 
@@ -211,6 +229,33 @@ def test_every_training_steps_and_says_so(made: Path) -> None:
     trained = torch.load(made / "unet-training" / "checkpoint.pt", weights_only=True)["module"]
     moved = [name for name in fresh if not torch.equal(fresh[name], trained[f"unet.{name}"])]
     assert len(moved) > 0.9 * len(fresh)
+
+
+def test_clip_is_shown_each_sticker_in_two_styles(pool: Path, emoji: Sprites) -> None:
+    shards = read_pool(pool)
+    rng = np.random.default_rng(0)
+    cut_outs, _, masks, regions, sentences, truth = batch(shards, emoji, rng)
+    assert cut_outs.shape == (CROPS + STICKERS, 3, 64, 64)
+    assert float(cut_outs.amin()) >= -1 and float(cut_outs.amax()) <= 1
+    assert len(regions) == len(cut_outs) + masks.shape[0] * masks.shape[1]
+    assert truth.shape == (len(regions), len(sentences))
+    shown = [regions[i].thing for i in range(CROPS, CROPS + STICKERS)]
+    pairs = [(a.noun, b.noun) for a, b in zip(shown[::2], shown[1::2], strict=True) if a and b]
+    assert len(pairs) > STICKERS / 4 and all(a == b for a, b in pairs)
+    assert {a for a, _ in pairs} == {"cat", "dog", "owl"}
+    for index in (CROPS, CROPS + 1):
+        assert float(cut_outs[index].std()) > 0.01
+    none = [index for index, region in enumerate(regions) if region.thing is None]
+    assert none and not bool(truth[none].any())
+
+
+def test_the_pool_says_which_names_are_to_be_told_apart(tmp_path: Path, pool: Path) -> None:
+    names = unets.names_in(pool)
+    assert list(names) == list(NOUNS) and list(names.values()) == list(range(1, 41))
+    shutil.copytree(pool / "0000", tmp_path / "pool" / "0000")
+    path = tmp_path / "pool" / "0000" / "things.json"
+    path.write_text(path.read_text().replace('"dog"', '"owl"'))
+    assert unets.names_in(tmp_path / "pool") == {**names, "owl": 41}
 
 
 @pytest.mark.parametrize("shipped", [False, True])

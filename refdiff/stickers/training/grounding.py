@@ -10,13 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..nouns import NOUNS
 from .looks import COLOURS
 from .loop import Losses
 from .scenes import Thing
 from .sentences import Sentence
 
-CLASSES = 1 + len(NOUNS) + len(COLOURS)
 LATENT = 32
 GROUNDED_BELOW = 800
 """Timesteps above this see too little of the picture to be asked where a word is."""
@@ -72,16 +70,24 @@ def _seen(examples: Sequence[Example], timestep: Tensor) -> list[Example]:
 
 
 def labelling(
-    guesses: Mapping[str, Tensor], examples: Sequence[Example], timestep: Tensor
+    guesses: Mapping[str, Tensor],
+    examples: Sequence[Example],
+    timestep: Tensor,
+    names: Mapping[str, int],
 ) -> Tensor:
-    """How badly the heads tell each cell's noun (or background) and each painted cell's colour."""
+    """How badly the heads tell each cell's noun (or background) and each painted cell's colour.
+
+    names: the class of each noun, from 1 on; background is 0, and the colours follow.
+    """
     seen = timestep < GROUNDED_BELOW
-    truth = torch.from_numpy(np.stack([_classes(example) for example in examples])).float()[seen]
+    truth = torch.from_numpy(np.stack([_classes(example, names) for example in examples])).float()[
+        seen
+    ]
     losses = []
     for guess in guesses.values():
         target = F.adaptive_avg_pool2d(truth, guess.shape[-1])
-        noun, tone = guess[seen].float().split([1 + len(NOUNS), len(COLOURS)], 1)
-        noun_truth, tone_truth = target.split([1 + len(NOUNS), len(COLOURS)], 1)
+        noun, tone = guess[seen].float().split([1 + len(names), len(COLOURS)], 1)
+        noun_truth, tone_truth = target.split([1 + len(names), len(COLOURS)], 1)
         weight = 1 - 0.8 * noun_truth[:, 0]
         losses.append((-(noun.log_softmax(1) * noun_truth).sum(1) * weight).sum() / weight.sum())
         painted = (tone_truth.sum(1) + 1e-6).sum()
@@ -89,19 +95,19 @@ def labelling(
     return torch.stack(losses).mean()
 
 
-def _classes(example: Example) -> np.ndarray:
+def _classes(example: Example, names: Mapping[str, int]) -> np.ndarray:
     """Share of each of 32 x 32 cells that shows background, each noun, each colour: [C, 32, 32]."""
     side = example.labels.shape[0] // LATENT
-    out = np.zeros((CLASSES, LATENT, LATENT), np.float32)
+    out = np.zeros((1 + len(names) + len(COLOURS), LATENT, LATENT), np.float32)
     for label in range(len(example.things) + 1):
         shape = (example.labels == label).reshape(LATENT, side, LATENT, side).mean((1, 3))
         if label == 0:
             out[0] += shape
             continue
         thing = example.things[label - 1]
-        out[1 + NOUNS.index(thing.noun)] += shape
+        out[names[thing.noun]] += shape
         if thing.colour:
-            out[1 + len(NOUNS) + list(COLOURS).index(thing.colour)] += shape
+            out[1 + len(names) + list(COLOURS).index(thing.colour)] += shape
     return out
 
 

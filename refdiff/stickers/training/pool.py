@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..nouns import NOUNS
+from .emoji import load_emoji, names_of
 from .scenes import Thing, draw_scene
 from .sprites import TRAINING_STYLES, load_sprites
 
@@ -31,13 +33,20 @@ class Shard:
 
 
 def draw_pool(
-    folder: Path, packages: Path, shards: int, first: int = 0, alike: float = 0.0
+    folder: Path,
+    packages: Path,
+    shards: int,
+    first: int = 0,
+    alike: float = 0.0,
+    further: bool = False,
 ) -> None:
     """Draws shards `first` to `shards` in the training styles; those that exist are kept.
 
     alike: the share of scenes whose things look alike in all but their noun (`draw_scene`).
+    further: with further drawings of the forty nouns, and every other shard with other emoji too.
     """
-    sprites = load_sprites(packages, TRAINING_STYLES)
+    nouns = load_sprites(packages, TRAINING_STYLES, further=further)
+    emoji = load_emoji(packages, TRAINING_STYLES) if further else {}
     for index in range(first, shards):
         place = folder / f"{index:04d}"
         if (place / "things.json").exists():
@@ -45,11 +54,21 @@ def draw_pool(
         place.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(10_000 + index)
         hard = np.arange(SHARD) < round(alike * SHARD)
-        drawings = [draw_scene(sprites, rng, augment=True, alike=bool(one)) for one in hard]
+        sprites = emoji if further and index % 2 else nouns
+        drawings = []
+        for one in hard:
+            names = NOUNS if sprites is nouns else _some_names(names_of(emoji), rng)
+            drawings.append(draw_scene(sprites, rng, augment=True, alike=bool(one), names=names))
         np.save(place / "pictures.npy", np.stack([drawing.picture for drawing in drawings]))
         np.save(place / "labels.npy", np.stack([drawing.labels for drawing in drawings]))
         things = [[asdict(thing) for thing in drawing.things] for drawing in drawings]
         (place / "things.json").write_text(json.dumps(things))
+
+
+def _some_names(names: list[str], rng: np.random.Generator) -> list[str]:
+    """Five of the forty nouns and five of any names, for one scene."""
+    picked = {*rng.choice(NOUNS, 5, replace=False), *rng.choice(names, 5, replace=False)}
+    return sorted(map(str, picked))
 
 
 def read_pool(

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
 from ..nouns import NOUNS
+from .emoji import names_of
 from .looks import COLOURS
 from .pool import Shard
-from .scenes import Thing
+from .scenes import Thing, draw_sticker, paste
 from .sentences import plural_of
+from .sprites import Sprites
 
-CROPS, SCENES, TEXTS, MOST = 48, 8, 64, 5
+CROPS, STICKERS, SCENES, TEXTS, MOST = 32, 48, 4, 96, 5
 SCENE_SIDE = 128
 
 
@@ -40,19 +43,86 @@ def _draw(
             )
 
 
-def crops(shards: list[Shard], rng: np.random.Generator) -> tuple[Tensor, list[Region]]:
+def batch(
+    shards: list[Shard], emoji: Sprites, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor, list[Region], list[str], Tensor]:
+    """Cut-outs, scenes and their masks, the regions of both, sentences, and which are true."""
+    cut_outs, cut_regions = crops(shards, emoji, rng)
+    pictures, masks, scene_regions = scenes(shards, rng)
+    regions = cut_regions + scene_regions
+    return (cut_outs, pictures, masks, regions, *texts(regions, rng))
+
+
+def crops(
+    shards: list[Shard], emoji: Sprites, rng: np.random.Generator
+) -> tuple[Tensor, list[Region]]:
+    """Cut-outs of the pool's scenes, then of single emoji before them. [N, 3, 64, 64]."""
     pictures: list[np.ndarray] = []
     regions: list[Region] = []
     while len(pictures) < CROPS:
         picture, labels, things = _draw(shards, rng)
         for index in rng.permutation(len(things))[:2]:
             mask = labels == index + 1
-            if mask.sum() < 150:
-                continue
-            box, good = _box(mask, rng)
-            pictures.append(_cut(picture, mask, box, rng))
-            regions.append(Region(things[index] if good else None))
-    return _relit(_pixels(np.stack(pictures[:CROPS])), rng), regions[:CROPS]
+            if mask.sum() >= 150:
+                _add(pictures, regions, picture, mask, things[index], rng)
+    del pictures[CROPS:], regions[CROPS:]
+    for name in rng.choice(names_of(emoji), STICKERS // 2):
+        styles = [style for style in sorted(emoji) if name in emoji[style]]
+        for style in rng.permutation(styles)[[0, -1]]:
+            choices = emoji[style][name]
+            sprite = choices[rng.integers(len(choices))]
+            colour = str(rng.choice(list(COLOURS))) if rng.random() < 0.3 else None
+            sticker = draw_sticker(sprite, colour, rng, augment=True)
+            picture, mask = _before(_draw(shards, rng)[0], sticker, rng)
+            thing = Thing(str(name), colour, (0.5, 0.5), float(max(sticker.shape)))
+            _add(pictures, regions, picture, mask, thing, rng)
+    return _changed(_pixels(np.stack(pictures)), rng), regions
+
+
+def _add(
+    pictures: list[np.ndarray],
+    regions: list[Region],
+    picture: np.ndarray,
+    mask: np.ndarray,
+    thing: Thing,
+    rng: np.random.Generator,
+) -> None:
+    box, good = _box(mask, rng)
+    pictures.append(_cut(picture, mask, box, rng))
+    regions.append(Region(thing if good else None))
+
+
+def _before(
+    picture: np.ndarray, sticker: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A piece of a scene, half as large again as the sticker that is put in its middle."""
+    height, width = sticker.shape[:2]
+    side = min(round(1.5 * max(height, width)), len(picture))
+    top, left = rng.integers(0, len(picture) - side + 1, 2)
+    canvas = picture[top : top + side, left : left + side].astype(np.float32) / 255
+    labels = np.zeros((side, side), np.uint8)
+    place = (max(0, (side - height) // 2), max(0, (side - width) // 2))
+    paste(canvas, labels, sticker, place, 1)
+    mask = labels == 1
+    mask |= mask.sum() < 150  # of a sticker too pale to have a shape, the whole piece
+    return (canvas * 255).round().astype(np.uint8), mask
+
+
+def _changed(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each picture [N, 3, S, S] relit, and some coarsened or partly covered."""
+    pictures = _relit(pictures, rng)
+    for index in range(len(pictures)):
+        if rng.random() < 0.25:
+            side = int(rng.integers(18, 48))
+            small = F.adaptive_avg_pool2d(pictures[index], side)[None]
+            pictures[index] = F.interpolate(small, pictures.shape[-2:], mode="bicubic")[0]
+        if rng.random() < 0.25:
+            top, left, height, width = (*rng.integers(-8, 60, 2), *rng.integers(8, 30, 2))
+            rows = slice(max(0, top), max(0, top + height))
+            columns = slice(max(0, left), max(0, left + width))
+            paint = torch.from_numpy(rng.uniform(-1, 1, 3)).float()
+            pictures[index, :, rows, columns] = paint[:, None, None]
+    return pictures.clamp(-1, 1)
 
 
 def _relit(pictures: Tensor, rng: np.random.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,11 +43,12 @@ def draw_scene(
     augment: bool,
     alike: bool = False,
     cast: Cast | None = None,
+    names: Sequence[str] = NOUNS,
 ) -> Drawing:
     """A random scene. augment: also change styles, shapes and the whole picture (training).
 
     alike: things of different nouns in one style, colour, size and outline: only what they are
-    tells them apart. cast: the nouns and colours to draw, instead of drawn lots.
+    tells them apart. cast: the nouns and colours to draw, instead of lots drawn from `names`.
     """
     canvas = looks.background(rng, SIZE)
     labels = np.zeros((SIZE, SIZE), np.uint8)
@@ -54,14 +56,14 @@ def draw_scene(
     plain_style = str(rng.choice(sorted(sprites)))
     seed = int(rng.integers(2**31)) if alike else 0
     if cast is None:
-        cast = _alike_cast(sprites, rng) if alike else _cast(sprites, rng)
+        cast = (_alike_cast if alike else _cast)(sprites, names, rng)
     for noun, colour in cast:
         styles = sorted(style for style in sprites if noun in sprites[style])
         one_style = plain_style in styles and (alike or not augment)
         style = plain_style if one_style else str(rng.choice(styles))
         choices = sprites[style][noun]
         look = np.random.default_rng(seed) if alike else rng
-        sticker = _sticker(choices[rng.integers(len(choices))], colour, look, augment)
+        sticker = draw_sticker(choices[rng.integers(len(choices))], colour, look, augment)
         place = _find_place(labels, sticker.shape[:2], rng)
         if place is None:
             continue
@@ -74,9 +76,9 @@ def draw_scene(
     return Drawing(picture, labels, tuple(things))
 
 
-def _cast(sprites: Sprites, rng: np.random.Generator) -> Cast:
+def _cast(sprites: Sprites, names: Sequence[str], rng: np.random.Generator) -> Cast:
     """Nouns and colours, biggest group first; repeated nouns are common on purpose."""
-    nouns = [noun for noun in NOUNS if any(noun in style for style in sprites.values())]
+    nouns = [noun for noun in names if any(noun in style for style in sprites.values())]
     count = int(rng.choice([1, 2, 3, 4, 5], p=[0.08, 0.17, 0.3, 0.3, 0.15]))
     repeated = 1
     if count > 1 and rng.random() < 0.6:
@@ -91,15 +93,16 @@ def _cast(sprites: Sprites, rng: np.random.Generator) -> Cast:
     ]
 
 
-def _alike_cast(sprites: Sprites, rng: np.random.Generator) -> Cast:
-    nouns = [noun for noun in NOUNS if any(noun in style for style in sprites.values())]
+def _alike_cast(sprites: Sprites, names: Sequence[str], rng: np.random.Generator) -> Cast:
+    nouns = [noun for noun in names if any(noun in style for style in sprites.values())]
     colour = str(rng.choice(list(looks.COLOURS)))
     return [(str(noun), colour) for noun in rng.choice(nouns, rng.integers(2, 5), replace=False)]
 
 
-def _sticker(
+def draw_sticker(
     sprite: Image.Image, colour: str | None, rng: np.random.Generator, augment: bool
 ) -> looks.Array:
+    """A sprite as it goes into a scene: 40 to 130 pixels, turned, tinted, for training restyled."""
     size = float(np.exp(rng.uniform(np.log(40), np.log(130))))
     scale = size / max(sprite.size)
     width, height = (max(8, round(side * scale)) for side in sprite.size)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,6 +27,8 @@ PACKAGES = {
     "streamline": "@iconify-json/streamline-emojis",
     "twemoji": "@iconify-json/twemoji",
 }
+TABLED = ("fluent-flat", "noto", "twemoji")
+"""Sets whose package tells the names of code points."""
 HELD_OUT_STYLE = "twemoji"
 TRAINING_STYLES = tuple(style for style in PACKAGES if style != HELD_OUT_STYLE)
 
@@ -52,63 +57,106 @@ STREAMLINE = {
     "bus": "bus", "airplane": "airplane", "shoe": "running-shoe",
 }  # fmt: skip
 
+# Other drawings of the same nouns, by code point: a whole dog beside a dog's face.
+FURTHER = {
+    "dog": "1f415 1f429", "cat": "1f408 1f63a 1f638 1f63c 1f63d", "apple": "1f34f",
+    "car": "1f698 1f699 1f695", "tree": "1f332 1f334 1f384", "fish": "1f420 1f421",
+    "bird": "1f54a 1f985 1f99c", "house": "1f3e1", "flower": "1f33a 1f33c 1f338 1f339 1f337",
+    "pig": "1f416", "cow": "1f404 1f402", "rabbit": "1f407", "umbrella": "2614 1f302 26f1",
+    "cake": "1f370 1f9c1", "cup": "1f375 1f964", "snowman": "26c4", "chicken": "1f413",
+    "bus": "1f68d 1f68e", "train": "1f682 1f683 1f684 1f685 1f68a 1f687",
+    "boat": "1f6a4 1f6a2 1f6f6 1f6e5", "airplane": "1f6e9 1f6eb 1f6ec",
+    "clock": "1f552 1f557 1f570", "book": "1f4d7 1f4d8 1f4d9 1f4d6 1f4d2",
+    "hat": "1f452 1f9e2 1f393", "shoe": "1f45e 1f460 1f461 1f97e 1f97f",
+}  # fmt: skip
+
 Sprites = dict[str, dict[str, list[Image.Image]]]
 
 
-def load_sprites(packages: Path, styles: tuple[str, ...], size: int = 192) -> Sprites:
+def load_sprites(
+    packages: Path, styles: tuple[str, ...], size: int = 192, further: bool = False
+) -> Sprites:
     """Sprites by style and noun, each a list of RGBA pictures cropped to what is drawn.
 
     packages: the `node_modules` folder holding `PACKAGES`. size: longer side in pixels before
-    cropping. A noun that a set lacks is left out. Raises FileNotFoundError for a missing package.
+    cropping. further: also other drawings of the same nouns (`FURTHER`), after the first ones,
+    which are then there as often as all others together, to be drawn half of the time.
+    A noun that a set lacks is left out. Raises FileNotFoundError for a missing package.
     """
-    return {style: _load_style(packages / PACKAGES[style], style, size) for style in styles}
+    return {style: _load_style(packages, style, size, further) for style in styles}
 
 
 def load_noun(packages: Path, styles: tuple[str, ...], noun: str, code: str) -> Sprites:
-    """Sprites of a further noun, from the sets that have it under this name or code point."""
-    found = {}
-    for style in styles:
-        folder = packages / PACKAGES[style]
-        if style == "fluent-3d":
-            found[style] = {noun: [_bitmap(folder, code, 192)]}
-            continue
-        icons = json.loads((folder / "icons.json").read_text())
-        if noun in icons["icons"]:
-            found[style] = {noun: [_rasterise(icons, noun, 192)]}
-    return found
+    """Sprites of a further noun, from the sets that have its code point."""
+    found = {style: Drawings(packages, style, 192).of(code) for style in styles}
+    return {style: {noun: pictures} for style, pictures in found.items() if pictures}
 
 
-def _load_style(folder: Path, style: str, size: int) -> dict[str, list[Image.Image]]:
+class Drawings:
+    """One style's drawings, cropped, by code point or by the set's own names."""
+
+    def __init__(self, packages: Path, style: str, size: int) -> None:
+        self.style, self.size = style, size
+        self._packages, self._folder = packages, _package(packages, style)
+        self._icons: dict[str, Any] = {"icons": {}}
+        self._by_plain_name: dict[str, list[str]] = {}
+        if style != "fluent-3d":
+            self._icons = json.loads((self._folder / "icons.json").read_text())
+        for name in self._icons["icons"]:
+            self._by_plain_name.setdefault(_plain(name), []).append(name)
+
+    def of(self, code: str) -> list[Image.Image]:
+        """Every drawing of this code point in hexadecimal; none where the set lacks it."""
+        if self.style == "fluent-3d":
+            files = [self._folder / "assets" / f"{code}{end}.webp" for end in ("", "-fe0f")]
+            return [_bitmap(path, self.size) for path in files if path.exists()][:1]
+        name = self._names.get(code) or self._names.get(f"{code}-fe0f", "")
+        if self.style in ("fxemoji", "streamline"):
+            return self.named(self._by_plain_name.get(_plain(name), []))
+        return self.named([name])
+
+    def named(self, names: list[str]) -> list[Image.Image]:
+        """The icons of these names, less those that the set lacks."""
+        icons = self._icons["icons"]
+        return [_rasterise(self._icons, name, self.size) for name in names if name in icons]
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Names by code point: Noto's for the sets that ship no such table."""
+        own = self._folder if self.style in TABLED else _package(self._packages, "noto")
+        names: dict[str, str] = json.loads((own / "chars.json").read_text())
+        return names
+
+
+def _package(packages: Path, style: str) -> Path:
+    folder = packages / PACKAGES[style]
     if not folder.is_dir():
         raise FileNotFoundError(
             f"No sprite package at {folder}; run `npm install {PACKAGES[style]}`."
         )
-    if style == "fluent-3d":
-        return {noun: [_bitmap(folder, code, size)] for noun, code in CODE_POINTS.items()}
-    icons = json.loads((folder / "icons.json").read_text())
-    names = _icon_names(folder, style)
-    found = {
-        noun: [_rasterise(icons, name, size) for name in names[noun] if name in icons["icons"]]
-        for noun in names
-    }
+    return folder
+
+
+def _plain(name: str) -> str:
+    """A name without hyphens and without the number of one of several drawings."""
+    return re.sub(r"-\d+$", "", name).replace("-", "")
+
+
+def _load_style(
+    packages: Path, style: str, size: int, further: bool
+) -> dict[str, list[Image.Image]]:
+    drawings = Drawings(packages, style, size)
+    own = {"fxemoji": FXEMOJI, "streamline": STREAMLINE}.get(style)
+    found: dict[str, list[Image.Image]] = {}
+    for noun, main in CODE_POINTS.items():
+        first = drawings.of(main) if own is None else drawings.named(own.get(noun, "").split())
+        codes = FURTHER.get(noun, "").split() if further else []
+        more = [one for code in codes for one in drawings.of(code)]
+        found[noun] = first * max(1, len(more) // max(1, len(first))) + more
     return {noun: pictures for noun, pictures in found.items() if pictures}
 
 
-def _icon_names(folder: Path, style: str) -> dict[str, list[str]]:
-    if style == "fxemoji":
-        return {noun: name.split() for noun, name in FXEMOJI.items()}
-    if style == "streamline":
-        return {noun: name.split() for noun, name in STREAMLINE.items()}
-    # Noto v1 names its icons as Noto does, but ships no table of code points.
-    source = folder.parent / "noto" if style == "noto-v1" else folder
-    chars = json.loads((source / "chars.json").read_text())
-    return {noun: [chars.get(code) or chars[f"{code}-fe0f"]] for noun, code in CODE_POINTS.items()}
-
-
-def _bitmap(folder: Path, code: str, size: int) -> Image.Image:
-    path = folder / "assets" / f"{code}.webp"
-    if not path.exists():
-        path = folder / "assets" / f"{code}-fe0f.webp"
+def _bitmap(path: Path, size: int) -> Image.Image:
     return _cropped(Image.open(path).convert("RGBA").resize((size, size), Image.Resampling.LANCZOS))
 
 

@@ -17,10 +17,12 @@ import typer
 from .. import DATA, PAINTER, SPLITS, WEIGHTS
 from .closeups import draw_closeups
 from .draw_sample import save_sample
+from .emoji import load_emoji
 from .export import export as export_weights
 from .export import export_painter
 from .pool import draw_pool
 from .splits import draw_split
+from .sprites import TRAINING_STYLES
 from .train_clip import train_clip
 from .train_closeups import train_closeups
 from .train_painter import train_painter
@@ -42,9 +44,13 @@ def pool(
     alike: Annotated[
         float, typer.Option(help="Share of scenes whose things differ in their noun alone.")
     ] = 0.0,
+    further: Annotated[
+        bool,
+        typer.Option("--further", help="With further drawings of the nouns, and other emoji too."),
+    ] = False,
 ) -> None:
     """Draw training scenes: 500 a shard."""
-    draw_pool(work / "pool", packages, shards, alike=alike)
+    draw_pool(work / "pool", packages, shards, alike=alike, further=further)
 
 
 @app.command()
@@ -91,9 +97,14 @@ def brush(work: Work = Path("work"), steps: Steps = 7500, start: Start = WEIGHTS
 
 
 @app.command()
-def clip(work: Work = Path("work"), steps: Steps = 3000, start: Start = None) -> None:
+def clip(
+    work: Work = Path("work"),
+    packages: Packages = Path("node_modules"),
+    steps: Steps = 3000,
+    start: Start = None,
+) -> None:
     """Train the small CLIP."""
-    train_clip(work / "pool", work, steps, start)
+    train_clip(work / "pool", work, steps, load_emoji(packages, TRAINING_STYLES), start)
 
 
 @app.command()

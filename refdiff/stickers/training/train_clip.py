@@ -8,6 +8,7 @@ negatives of all, so that the score also tells a whole object from a piece or fr
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nouns import NOUNS
+from .emoji import names_of
 from .looks import COLOURS
 from .loop import Loop, Losses
 from .pool import read_pool
-from .regions import Region, crops, scenes, texts
+from .regions import CROPS, STICKERS, Region, batch
+from .sprites import Sprites
 
 CONFIG = {
     "model_cfg": {
@@ -49,7 +51,6 @@ CONFIG = {
         "resize_mode": "squash",
     },
 }
-CLASSES = 1 + len(NOUNS) + len(COLOURS)
 WORDS = 20  # tokens kept of the 77 while training; the sentences are short
 
 
@@ -62,15 +63,16 @@ def new_clip() -> Any:
 class Contrast(nn.Module):
     """The CLIP model, run on crops, on masked regions and on sentences."""
 
-    def __init__(self, clip: Any) -> None:
+    def __init__(self, clip: Any, names: int) -> None:
         super().__init__()
         self.clip = clip
-        self.head = nn.Linear(CONFIG["model_cfg"]["embed_dim"], CLASSES)  # type: ignore[index]
+        classes = 1 + names + len(COLOURS)
+        self.head = nn.Linear(CONFIG["model_cfg"]["embed_dim"], classes)  # type: ignore[index]
 
     def forward(
         self, crops: Tensor, scenes: Tensor, masks: Tensor, tokens: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits of regions [R] against texts [T], and of regions against nouns and colours."""
+        """Logits of regions [R] against texts [T], and of regions against names and colours."""
         pooled = self.clip.encode_image(crops)
         masked = masked_regions(self.clip.visual, scenes, masks)
         features = torch.cat([pooled, masked.flatten(0, 1)]).float()
@@ -121,37 +123,41 @@ def masked_regions(visual: Any, scenes: Tensor, masks: Tensor) -> Tensor:
     return visual.ln_post(states[:, marks]) @ visual.proj
 
 
-def train_clip(pool: Path, work: Path, steps: int, start: Path | None = None) -> None:
-    """Saves `work/clip` as open_clip reads it: a config and safetensors."""
+def train_clip(
+    pool: Path, work: Path, steps: int, emoji: Sprites, start: Path | None = None
+) -> None:
+    """Saves `work/clip` as open_clip reads it: a config and safetensors.
+
+    emoji: single stickers to tell apart besides the pool's, by style and name.
+    """
     import open_clip
     from safetensors.torch import load_file, save_file
 
     torch.manual_seed(0)
-    model = Contrast(new_clip())
+    names = {name: index for index, name in enumerate(names_of(emoji), start=1)}
+    model = Contrast(new_clip(), len(names))
     if start is not None:
         model.clip.load_state_dict(load_file(start / "clip" / "open_clip_model.safetensors"))
     shards, tokenize = read_pool(pool), open_clip.SimpleTokenizer()
 
     def step(generator: torch.Generator) -> Losses:
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        cut_outs, crop_regions = crops(shards, rng)
-        pictures, masks, scene_regions = scenes(shards, rng)
-        regions = crop_regions + scene_regions
-        sentences, truth = texts(regions, rng)
+        cut_outs, pictures, masks, regions, sentences, truth = batch(shards, emoji, rng)
         with torch.autocast("cpu", torch.bfloat16):
             logits, classes = model(cut_outs, pictures, masks, tokenize(sentences)[:, :WORDS])
         signs = 2 * truth - 1
         pairs = F.logsigmoid(signs * logits)
         loss = -(pairs * (1 + 4 * truth)).sum() / len(regions)
-        label = _labelling(classes.float(), regions)
-        whole = truth.any(1)
+        label = _labelling(classes.float(), regions, names)
+        whole, parts = truth.any(1), (CROPS, STICKERS, len(regions) - CROPS - STICKERS)
         right = truth.gather(1, logits.argmax(1, keepdim=True))[whole].float()
-        split = int(whole[: len(crop_regions)].sum())
+        crop, sticker, masked = right.split([int(part.sum()) for part in whole.split(parts)])
         return {
             "loss": loss + 3 * label,
             "label": label,
-            "crop": right[:split].mean(),
-            "masked": right[split:].mean(),
+            "crop": crop.mean(),
+            "sticker": sticker.mean(),
+            "masked": masked.mean(),
         }
 
     loop = Loop(
@@ -166,11 +172,11 @@ def train_clip(pool: Path, work: Path, steps: int, start: Path | None = None) ->
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2))
 
 
-def _labelling(classes: Tensor, regions: list[Region]) -> Tensor:
-    """Cross-entropy of a throw-away head on noun (or none) and colour: it teaches sooner."""
-    noun, tone = classes.split([1 + len(NOUNS), len(COLOURS)], 1)
-    nouns = [NOUNS.index(one.thing.noun) + 1 if one.thing else 0 for one in regions]
-    names = [one.thing.colour if one.thing else None for one in regions]
-    tones = [list(COLOURS).index(name) if name else -1 for name in names]
+def _labelling(classes: Tensor, regions: list[Region], names: Mapping[str, int]) -> Tensor:
+    """Cross-entropy of a throw-away head on name (or none) and colour: it teaches sooner."""
+    name, tone = classes.split([1 + len(names), len(COLOURS)], 1)
+    things = [names[one.thing.noun] if one.thing else 0 for one in regions]
+    paints = [one.thing.colour if one.thing else None for one in regions]
+    tones = [list(COLOURS).index(paint) if paint else -1 for paint in paints]
     colour = F.cross_entropy(tone, torch.tensor(tones), ignore_index=-1)
-    return F.cross_entropy(noun, torch.tensor(nouns)) + 0.5 * colour
+    return F.cross_entropy(name, torch.tensor(things)) + 0.5 * colour

@@ -7,6 +7,7 @@ inside the objects it names; for a noun that names nothing in the picture, to be
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .grounding import CLASSES, LATENT, Example, grounding, labelling
+from ..nouns import NOUNS
+from .grounding import LATENT, Example, grounding, labelling
+from .looks import COLOURS
 from .loop import Loop, Losses
 from .pool import Shard, read_pool
 from .sentences import MAKERS, Scene, Sentence, caption, sentences_for
@@ -84,13 +87,14 @@ class Watched:
 class GroundedDiffusion(nn.Module):
     """UNet and text encoder with the watched cross-attentions in place."""
 
-    def __init__(self, unet: Any, text_encoder: Any) -> None:
+    def __init__(self, unet: Any, text_encoder: Any, names: int) -> None:
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
         self.watched = {name: Watched() for name in unet.attn_processors if "attn2" in name}
         unet.set_attn_processor({**unet.attn_processors, **self.watched})
+        classes = 1 + names + len(COLOURS)
         self.heads = nn.ModuleDict(
-            {name.replace(".", "-"): nn.Conv2d(size, CLASSES, 1) for name, size in LABELLED.items()}
+            {name.replace(".", "-"): nn.Conv2d(size, classes, 1) for name, size in LABELLED.items()}
         )
         self.labels: dict[str, Tensor] = {}
         for name in LABELLED:
@@ -112,7 +116,8 @@ def train_unet(pool: Path, work: Path, steps: int, start: Path | None = None) ->
     """Saves `work/unet` and `work/text_encoder`. start: a diffusers folder to go on from."""
     from diffusers import DDIMScheduler
 
-    model = make_model(start)
+    names = names_in(pool)
+    model = make_model(start, len(names))
     tokenizer = clip_tokenizer()
     scheduler: Any = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
@@ -137,7 +142,7 @@ def train_unet(pool: Path, work: Path, steps: int, start: Path | None = None) ->
         denoise = ((guess - noise) ** 2).mean((1, 2, 3))[true].mean()
         maps = {name: watched.maps for name, watched in model.watched.items()}
         ground = grounding(maps, examples, encoded["offset_mapping"], timestep)
-        label = labelling(model.labels, examples, timestep)
+        label = labelling(model.labels, examples, timestep, names)
         loss = WEIGHTS["denoise"] * denoise + WEIGHTS["ground"] * ground["all"]
         loss = loss + WEIGHTS["label"] * label
         return {"loss": loss, "denoise": denoise, "label": label, **ground}
@@ -155,17 +160,26 @@ def clip_tokenizer() -> Any:
     return CLIPTokenizerFast.from_pretrained(Path(__file__).parents[2] / "configs" / "tokenizer")
 
 
-def make_model(start: Path | None) -> GroundedDiffusion:
+def names_in(pool: Path) -> dict[str, int]:
+    """What the pool's scenes show: the class of each name, from 1 on, the forty nouns first."""
+    scenes = [json.loads(path.read_text()) for path in sorted(pool.glob("*/things.json"))]
+    shown = {thing["noun"] for shard in scenes for scene in shard for thing in scene}
+    names = [*NOUNS, *sorted(shown - set(NOUNS))]
+    return {name: index for index, name in enumerate(names, start=1)}
+
+
+def make_model(start: Path | None, names: int = len(NOUNS)) -> GroundedDiffusion:
     """The UNet and text encoder to train: those in the folder `start`, or new ones."""
     torch.manual_seed(0)
     if start is None:
-        return GroundedDiffusion(new_unet(), new_text_encoder())
+        return GroundedDiffusion(new_unet(), new_text_encoder(), names)
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel
 
     return GroundedDiffusion(
         UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32),
         CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32),
+        names,
     )
 
 
