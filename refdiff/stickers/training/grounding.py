@@ -80,9 +80,8 @@ def labelling(
     names: the class of each noun, from 1 on; background is 0, and the colours follow.
     """
     seen = timestep < GROUNDED_BELOW
-    truth = torch.from_numpy(np.stack([_classes(example, names) for example in examples])).float()[
-        seen
-    ]
+    shares = np.stack([_classes(example, names) for example in examples])
+    truth = torch.from_numpy(shares).float()[seen]
     losses = []
     for guess in guesses.values():
         target = F.adaptive_avg_pool2d(truth, guess.shape[-1])

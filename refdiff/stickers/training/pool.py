@@ -47,6 +47,7 @@ def draw_pool(
     """
     nouns = load_sprites(packages, TRAINING_STYLES, further=further)
     emoji = load_emoji(packages, TRAINING_STYLES) if further else {}
+    every = names_of(emoji)
     for index in range(first, shards):
         place = folder / f"{index:04d}"
         if (place / "things.json").exists():
@@ -57,7 +58,7 @@ def draw_pool(
         sprites = emoji if further and index % 2 else nouns
         drawings = []
         for one in hard:
-            names = NOUNS if sprites is nouns else _some_names(names_of(emoji), rng)
+            names = NOUNS if sprites is nouns else _some_names(every, rng)
             drawings.append(draw_scene(sprites, rng, augment=True, alike=bool(one), names=names))
         np.save(place / "pictures.npy", np.stack([drawing.picture for drawing in drawings]))
         np.save(place / "labels.npy", np.stack([drawing.labels for drawing in drawings]))
