@@ -105,7 +105,7 @@ def test_sprites_are_cropped_to_what_is_drawn(tmp_path: Path) -> None:
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """Two sets as npm unpacks them: bitmaps by code point, and Noto's drawings by name."""
+    """Four sets as npm unpacks them: bitmaps by code point, and drawings by name."""
     bitmaps = tmp_path / PACKAGES["fluent-3d"] / "assets"
     bitmaps.mkdir(parents=True)
     for code in ("1f436", "1f415", "1f419", "1f552", "2601-fe0f"):

@@ -1,7 +1,7 @@
 """Every emoji of the training styles, for a CLIP that tells drawings apart in styles it never saw.
 
 Forty nouns in six styles are too few to learn what a change of style may change. The same sets
-draw some twelve hundred other things; telling those apart, across the styles, teaches it.
+draw nearly thirteen hundred other things; telling those apart, across the styles, teaches it.
 """
 
 from __future__ import annotations
